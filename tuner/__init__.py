@@ -1,0 +1,1 @@
+"""Tuning recipes for AgentScope agents; one sub-package per recipe."""

@@ -1,0 +1,1 @@
+"""Learn2Ask: train a proactive medical assistant from offline dialogue logs (arXiv 2510.25441)."""

@@ -1,0 +1,75 @@
+"""What every command line shares: exit codes, one-line errors, progress and the closing summary."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tuner.learn_to_ask.errors import UserError
+
+EXIT_DONE = 0
+EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows
+EXIT_UNUSABLE = 2  # unusable input or settings
+EXIT_INTERRUPTED = 130  # resumable
+
+ItemT = TypeVar("ItemT")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults and keeps the examples in descriptions as they are typed."""
+
+
+def run(command: Callable[[], int]) -> None:
+    """Runs a command and exits with its code; a `UserError` becomes one line and exit code 2."""
+    try:
+        code = command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def check_output(path: Path, flag: str, *, overwrite: bool) -> None:
+    """Refuses to touch a finished output unless told to.
+
+    Raises:
+        UserError: When the output exists, saying what to do.
+    """
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{flag} {path}: exists; pass --overwrite to replace it, or name another file")
+
+
+def progress(items: Iterable[ItemT], *, title: str, total: int | None, unit: str) -> Iterator[ItemT]:
+    """Passes items on and shows a bar on a terminal; says nothing when the output is none.
+
+    Args:
+        items: What to count.
+        title: Stands before the bar.
+        total: How many there will be, when known.
+        unit: What is counted, in the plural.
+    """
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=title, total=total, unit=f" {unit}", disable=None, leave=False)
+
+
+def print_summary(title: str, rows: Iterable[tuple[str, object]], *, started: float) -> None:
+    """Prints the one-screen summary that ends a run.
+
+    Args:
+        title: What was done.
+        rows: Label and value, in order; counts of zero may be left out by the caller.
+        started: `time.monotonic()` at the start of the run.
+    """
+    lines = [*rows, ("seconds", f"{time.monotonic() - started:.1f}")]
+    width = max(len(label) for label, _ in lines)
+    print(title)
+    for label, value in lines:
+        print(f"  {label:<{width}}  {value}")

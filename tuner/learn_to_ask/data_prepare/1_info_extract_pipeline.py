@@ -1,0 +1,63 @@
+"""Step A: cut raw logs into context-future samples and extract what each future reveals.
+
+Examples:
+  # a 32B model on a GPU
+  python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py \\
+    --input_file tuner/learn_to_ask/data/train_origin.jsonl \\
+    --output_file tuner/learn_to_ask/data_raw/train_processed.jsonl --model_path Qwen/Qwen2.5-32B-Instruct
+
+  # the sample logs without any model
+  python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py --engine offline \\
+    --input_file tuner/learn_to_ask/sample_data/train_origin.jsonl \\
+    --output_file tuner/learn_to_ask/data_raw/train_processed.jsonl
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
+
+from tuner.learn_to_ask.cli import HelpFormatter, run
+from tuner.learn_to_ask.data_prepare.extract_info import extract_info
+from tuner.learn_to_ask.engines.offline import extract_answer
+from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine
+
+
+def main() -> int:
+    """Reads the flags and extracts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--input_file", type=Path, required=True, help="sessions, one JSON object a line")
+    parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
+    parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
+    add_engine_arguments(parser, prefix="", default="transformers", offline=True)
+    parser.add_argument("--max_retries", type=int, default=2, help="fresh tries after an unreadable answer")
+    parser.add_argument("--max_failures", type=float, default=0.01, help="share of failed samples that exits with 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    arguments = parser.parse_args()
+
+    engine = build_engine(
+        arguments.engine,
+        model_path=arguments.model_path,
+        model_flag="--model_path",
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        offline_answer=extract_answer,
+    )
+    return extract_info(
+        input_file=arguments.input_file,
+        output_file=arguments.output_file,
+        engine=engine,
+        max_retries=arguments.max_retries,
+        max_failures=arguments.max_failures,
+        strict=arguments.strict,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

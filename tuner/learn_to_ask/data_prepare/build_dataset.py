@@ -1,0 +1,62 @@
+"""Step B: labels samples and writes the training or test set (spec section 4)."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.learn_to_ask.cli import EXIT_DONE, check_output, print_summary, progress
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input, write_jsonl
+from tuner.learn_to_ask.labels import to_task
+from tuner.learn_to_ask.records import Sample, Task
+
+
+def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrite: bool) -> int:
+    """Writes a `Task` for every sample with something to reward.
+
+    Args:
+        input_file: Samples of step A.
+        output_file: Tasks, in input order.
+        strict: A bad line is an error instead of skipped.
+        overwrite: Replace finished output.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: When no sample is left.
+    """
+    started = time.monotonic()
+    require_input(input_file, "--input_file")
+    check_output(output_file, "--output_file", overwrite=overwrite)
+    report = ReadReport()
+    outcome: Counter[str] = Counter()
+
+    def tasks() -> Iterator[Task]:
+        samples = read_jsonl(input_file, Sample, unique_key="cid", report=report, strict=strict)
+        for sample in progress(samples, title="building", total=None, unit="samples"):
+            task = to_task(sample)
+            if task is None:
+                outcome["extraction failed" if sample.info_set is None else "no information"] += 1
+            else:
+                outcome[task.decision_truth] += 1
+                yield task
+        if not outcome["continue"] + outcome["stop"]:
+            raise UserError(f"--input_file {input_file}: no sample is left to train on; run step A on more sessions")
+
+    written = write_jsonl(output_file, tasks())
+    print_summary(
+        f"built: {output_file}",
+        [
+            ("samples", report.good),
+            *((f"skipped: {reason}", lines) for reason, lines in sorted(report.bad.items())),
+            ("dropped: continue, no information", outcome["no information"]),
+            ("dropped: continue, extraction failed", outcome["extraction failed"]),
+            ("tasks", written),
+            ("  continue", outcome["continue"]),
+            ("  stop", outcome["stop"]),
+        ],
+        started=started,
+    )
+    return EXIT_DONE

@@ -1,0 +1,1 @@
+"""Engines: everything that can give n answers to each of many conversations."""

@@ -1,0 +1,70 @@
+"""What every engine takes and gives back."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample an answer.
+
+    Attributes:
+        temperature: 0 for greedy.
+        top_p: Nucleus size in (0, 1].
+        max_tokens: Longest answer.
+        repetition_penalty: 1.0 for none.
+        n: Answers to each conversation.
+    """
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    repetition_penalty: float = 1.0
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversation to answer; `key` comes back with the reply."""
+
+    key: int
+    messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to one request.
+
+    Attributes:
+        key: The request's key.
+        texts: `Sampling.n` answers without special tokens; empty after an error.
+        prompt_tokens: Tokens read, 0 where an engine does not count them.
+        completion_tokens: Tokens written over all answers, likewise.
+        error: Why there is no answer, `""` when there is one.
+    """
+
+    key: int
+    texts: list[str]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+
+
+class Engine(Protocol):
+    """Answers conversations: as many at a time as suits it, in whatever order they finish."""
+
+    description: str  # what answers, for logs and fingerprints: "transformers:/path/to/model"
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yields one reply for each request.
+
+        Args:
+            requests: Pulled lazily, never more than the engine can work on ahead.
+            sampling: The same for all.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees memory, connections and devices; the engine is of no use afterwards."""
+        ...

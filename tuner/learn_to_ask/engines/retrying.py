@@ -1,0 +1,108 @@
+"""Asks an engine until every answer parses or the tries are used up."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass
+class Usage:
+    """What a run asked for and got, for its summary.
+
+    Attributes:
+        answered: Requests whose answers parsed.
+        retried: Answers that had to be asked for again.
+        failed: Reason -> requests given up.
+        prompt_tokens: Tokens read, retries included.
+        completion_tokens: Tokens written, retries included.
+    """
+
+    answered: int = 0
+    retried: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Label and value of everything worth telling."""
+        rows: list[tuple[str, object]] = [("answered", self.answered), ("retried", self.retried)]
+        rows += [(f"failed: {reason}", count) for reason, count in sorted(self.failed.items())]
+        if self.prompt_tokens or self.completion_tokens:
+            rows.append(("tokens in / out", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"))
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[ValueT]):
+    """The parsed answer to one request; `value` is `None` when all tries failed."""
+
+    key: int
+    value: ValueT | None
+
+
+def ask(
+    engine: Engine,
+    requests: Iterable[Request],
+    *,
+    sampling: Sampling,
+    parse: Callable[[list[str]], ValueT | None],
+    max_tries: int,
+    usage: Usage,
+) -> Iterator[Answer[ValueT]]:
+    """Yields one parsed answer for each request, as they finish.
+
+    Answers that do not parse go back to the engine for fresh sampling, ahead of new requests, so that
+    nothing waits for the end of the run.
+
+    Args:
+        engine: Answers.
+        requests: Pulled lazily; their keys must differ.
+        sampling: Passed on.
+        parse: Makes a value of the texts of a reply, or `None` to have it tried again.
+        max_tries: How often each request is sent at most.
+        usage: Counts what happens.
+    """
+    tries: dict[int, tuple[Request, int]] = {}
+    again: deque[Request] = deque()
+    fresh = iter(requests)
+
+    def pending() -> Iterator[Request]:
+        while True:
+            if again:
+                yield again.popleft()
+                continue
+            request = next(fresh, None)
+            if request is None:
+                return
+            tries[request.key] = (request, 1)
+            yield request
+
+    more = True
+    while more:
+        for reply in engine.generate(pending(), sampling):
+            request, tried = tries[reply.key]
+            usage.prompt_tokens += reply.prompt_tokens
+            usage.completion_tokens += reply.completion_tokens
+            value = None if reply.error else parse(reply.texts)
+            if value is not None:
+                usage.answered += 1
+            elif tried < max_tries:
+                usage.retried += 1
+                tries[reply.key] = (request, tried + 1)
+                again.append(request)
+                continue
+            else:
+                usage.failed[_reason(reply)] += 1
+            del tries[reply.key]
+            yield Answer(reply.key, value)
+        more = bool(again)  # answers that failed after the engine had taken the last request
+
+
+def _reason(reply: Reply) -> str:
+    """Why a request was given up."""
+    return reply.error or "unreadable answer"

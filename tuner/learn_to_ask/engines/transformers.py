@@ -1,0 +1,104 @@
+"""The `transformers` engine: any local or hub model, on a GPU or the CPU, in batches."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.errors import UserError
+
+# Prompts are sorted by length within this many batches, so that a batch holds little padding.
+_SORTED_BATCHES = 8
+
+
+class TransformersEngine:
+    """Answers conversations with `transformers.generate`."""
+
+    def __init__(self, model_path: str, *, batch_size: int, seed: int) -> None:
+        """Loads the model, to the GPU when there is one.
+
+        Args:
+            model_path: A local folder or a hub id.
+            batch_size: Conversations answered at a time; each takes memory for `Sampling.n` answers.
+            seed: Makes the answers reproducible on the same machine.
+
+        Raises:
+            UserError: When there is no such model.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        require_model(model_path)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, padding_side="left")
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            dtype = "auto" if self._device == "cuda" else torch.float32
+            self._model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"model {model_path}: cannot be loaded: {reason}") from error
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        torch.manual_seed(seed)
+        self.description = f"transformers:{model_path}"
+        self._batch_size = batch_size
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yields the replies batch by batch, the batches sorted by prompt length."""
+        limit = self._model.config.max_position_embeddings - sampling.max_tokens
+        stream = iter(requests)
+        while window := list(islice(stream, self._batch_size * _SORTED_BATCHES)):
+            prompts = [
+                (request.key, encode_chat(self._tokenizer, request.messages, max_prompt_tokens=limit)[0])
+                for request in window
+            ]
+            prompts.sort(key=lambda prompt: len(prompt[1]))
+            for start in range(0, len(prompts), self._batch_size):
+                yield from self._answer(prompts[start : start + self._batch_size], sampling)
+
+    def close(self) -> None:
+        """Frees the model."""
+        import torch
+
+        del self._model
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _answer(self, prompts: list[tuple[int, list[int]]], sampling: Sampling) -> Iterator[Reply]:
+        """Answers one batch."""
+        import torch
+
+        inputs = self._tokenizer.pad({"input_ids": [ids for _, ids in prompts]}, return_tensors="pt").to(self._device)
+        choice = (
+            {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
+        )
+        with torch.inference_mode():
+            output = self._model.generate(
+                **inputs,
+                do_sample=bool(choice),
+                **choice,
+                repetition_penalty=sampling.repetition_penalty,
+                max_new_tokens=sampling.max_tokens,
+                num_return_sequences=sampling.n,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        lengths = (answers != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        for index, (key, ids) in enumerate(prompts):
+            own = slice(index * sampling.n, (index + 1) * sampling.n)
+            yield Reply(key, texts[own], prompt_tokens=len(ids), completion_tokens=sum(lengths[own]))
+
+
+def require_model(model_path: str) -> None:
+    """Tells a local folder that is no model from a hub id.
+
+    Raises:
+        UserError: When the path looks local and holds no model.
+    """
+    path = Path(model_path)
+    looks_local = path.is_absolute() or model_path.startswith(".") or model_path.count("/") > 1 or path.exists()
+    if looks_local and not (path / "config.json").is_file():
+        raise UserError(f"model {model_path}: no such model folder (a config.json is looked for)")

@@ -1,0 +1,166 @@
+"""Keeps finished results on the disk as they come, so that a killed run pays for nothing twice."""
+
+import fcntl
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel
+
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.jsonl import dump_line, write_jsonl
+
+_SYNC_EVERY_BYTES = 1 << 20
+
+
+class Journal:
+    """The results of an unfinished run, beside its output, in the order in which they came.
+
+    The first line is a fingerprint of everything the results depend on; every other line is one result
+    with its index in the input. A line that a crash cut off is dropped on resume. Memory: 8 bytes a result.
+    """
+
+    def __init__(self, output: Path, *, fingerprint: Mapping[str, str], resume: bool, overwrite: bool) -> None:
+        """Opens the journal of an output, new or to be continued.
+
+        Args:
+            output: The file the run is going to write.
+            fingerprint: What the results depend on, name -> value.
+            resume: Continue an unfinished run, if there is one.
+            overwrite: Drop an unfinished run, if there is one.
+
+        Raises:
+            UserError: When an unfinished run is neither to be continued nor dropped, depends on something
+                else, or is still running.
+        """
+        self.output = output
+        self.path = output.with_name(f"{output.name}.journal")
+        self._offsets = array("q")
+        self._unsynced = 0
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        unfinished = self.path.exists() and self.path.stat().st_size > 0
+        if unfinished and not resume:
+            raise UserError(
+                f"{self.path}: an unfinished run left its results here; pass --resume to continue it or "
+                "--overwrite to start again"
+            )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another run is writing it; wait for it or name another output") from None
+        if not (unfinished and self._read(dict(fingerprint))):
+            self._write({"fingerprint": dict(fingerprint)})
+        self.resumed = sum(offset >= 0 for offset in self._offsets)
+
+    def done(self, index: int) -> bool:
+        """Whether the result with this index is on the disk."""
+        return index < len(self._offsets) and self._offsets[index] >= 0
+
+    def append(self, index: int, record: BaseModel) -> None:
+        """Writes one result; from here on it survives the process, within a megabyte also the machine."""
+        self._note(index, self._file.tell())
+        self._write({"index": index, "record": record.model_dump()})
+
+    def finish(self, count: int) -> int:
+        """Writes the output, in input order, and removes the journal.
+
+        Args:
+            count: Number of indices of the run; those without a result are left out.
+
+        Returns:
+            How many records the output holds.
+        """
+        written = write_jsonl(self.output, self._records(count))
+        self.path.unlink()
+        self._file.close()
+        return written
+
+    def close(self) -> None:
+        """Leaves the journal for a later `--resume`."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _records(self, count: int) -> Iterator[dict[str, Any]]:
+        """The results in input order, read back one by one."""
+        for index in range(min(count, len(self._offsets))):
+            if self._offsets[index] >= 0:
+                self._file.seek(self._offsets[index])
+                yield json.loads(self._file.readline())["record"]
+
+    def _note(self, index: int, offset: int) -> None:
+        """Remembers where a result starts."""
+        if index >= len(self._offsets):
+            self._offsets.extend([-1] * (index + 1 - len(self._offsets)))
+        self._offsets[index] = offset
+
+    def _write(self, line: dict[str, Any]) -> None:
+        """Appends a line and hands it to the operating system, now and then to the disk."""
+        data = (dump_line(line) + "\n").encode()
+        self._file.write(data)
+        self._file.flush()
+        self._unsynced += len(data)
+        if self._unsynced >= _SYNC_EVERY_BYTES:
+            os.fsync(self._file.fileno())
+            self._unsynced = 0
+
+    def _read(self, fingerprint: dict[str, str]) -> bool:
+        """Indexes an unfinished run and cuts off what a crash left incomplete.
+
+        Returns:
+            False when not even the fingerprint made it to the disk.
+        """
+        self._file.seek(0)
+        end = 0
+        for number, line in enumerate(iter(self._file.readline, b"")):
+            entry = _complete_entry(line)
+            if entry is None:
+                break
+            if number == 0:
+                self._compare(entry["fingerprint"], fingerprint)
+            else:
+                self._note(entry["index"], end)
+            end += len(line)
+        self._file.truncate(end)
+        self._file.seek(end)
+        return end > 0
+
+    def _compare(self, before: dict[str, str], now: dict[str, str]) -> None:
+        """Refuses to mix results that depend on different things."""
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+            raise UserError(
+                f"{self.path}: cannot resume, the unfinished run differs: {differences}. Use the former "
+                "settings, or --overwrite to start again"
+            )
+
+
+def _complete_entry(line: bytes) -> dict[str, Any] | None:
+    """The line as an entry, `None` if it was cut off."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def file_digest(path: Path) -> str:
+    """A short digest of a file's bytes, for fingerprints."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def text_digest(text: str) -> str:
+    """A short digest of a text, for fingerprints."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,157 @@
+"""JSON Lines in and out: bad lines are named and counted, files appear whole or not at all."""
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tuner.learn_to_ask.errors import UserError
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+# Characters that some readers take for the end of a line, and surrogates that have no UTF-8 form.
+_ESCAPED = re.compile("[\x7f\x85\u2028\u2029\ud800-\udfff]")
+
+
+def dump_line(record: BaseModel | dict[str, Any]) -> str:
+    """One record as one line of JSON, without the newline; readable, and safe for any line splitter."""
+    value = record.model_dump(mode="python") if isinstance(record, BaseModel) else record
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> int:
+    """Writes records beside `path` and moves them there when all are on the disk.
+
+    Args:
+        path: The file to write; its folder is created.
+        records: Consumed one by one.
+
+    Returns:
+        How many records were written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    count = 0
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(dump_line(record) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return count
+
+
+@dataclass
+class ReadReport:
+    """What became of the lines of a file.
+
+    Attributes:
+        good: Lines that were read as records.
+        bad: Reason -> number of lines skipped for it.
+    """
+
+    good: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def skipped(self) -> int:
+        """How many lines were skipped."""
+        return self.bad.total()
+
+
+def read_jsonl(
+    path: Path,
+    record_type: type[RecordT],
+    *,
+    unique_key: str,
+    report: ReadReport,
+    strict: bool = False,
+    quiet: bool = False,
+) -> Iterator[RecordT]:
+    """Yields the records of a file in order, one line in memory at a time.
+
+    A line that is no JSON, not the schema, or repeats a key is printed to stderr with file, line number
+    and reason, counted, and skipped. Duplicates are found by a 64-bit hash a record, about 60 bytes.
+
+    Args:
+        path: An existing file, see `require_input`.
+        record_type: The record each line must be.
+        unique_key: The field that no two records may share.
+        report: Counts what happens; for the summary at the end.
+        strict: A bad line is an error instead.
+        quiet: Bad lines are skipped without a word, for a second pass over the same file.
+
+    Raises:
+        UserError: For the first bad line when `strict`.
+    """
+    seen: set[int] = set()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = record_type.model_validate(_parse(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+            except (ValueError, RecursionError) as error:
+                kind, reason = _explain(error)
+            else:
+                key = getattr(record, unique_key)
+                fingerprint = hash(key)
+                if fingerprint not in seen:
+                    seen.add(fingerprint)
+                    report.good += 1
+                    yield record
+                    continue
+                kind, reason = f"duplicate {unique_key}", f"duplicate {unique_key} {key!r}"
+            if strict:
+                raise UserError(f"{path}:{number}: {reason} (--strict stops here; without it the line is skipped)")
+            report.bad[kind] += 1
+            if not quiet:
+                print(f"{path}:{number}: skipped: {reason}", file=sys.stderr)
+
+
+def _parse(line: str) -> Any:
+    """Strict JSON: the `NaN` and `Infinity` that Python would read are not."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON value")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def _explain(error: ValueError | RecursionError) -> tuple[str, str]:
+    """The kind of a bad line, for counting, and its reason, for reading."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the line"
+        return f"bad {first['loc'][0] if first['loc'] else 'record'}", f"{where}: {first['msg']}"
+    if isinstance(error, json.JSONDecodeError):
+        return "not JSON", f"not JSON: {error.msg} at column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8", f"not UTF-8: {error.reason} at byte {error.start}"
+    return "not JSON", f"not JSON: {error}"
+
+
+def require_input(path: Path, flag: str) -> Path:
+    """Checks that an input file is there and holds something.
+
+    Raises:
+        UserError: Naming the flag, otherwise.
+    """
+    if not path.is_file():
+        raise UserError(f"{flag} {path}: no such file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{flag} {path}: the file is empty")
+    return path

@@ -1,0 +1,368 @@
+"""Train a policy with GRPO: ReAct rollouts, an LLM as a judge, AgentScope's tune() on Trinity-RFT.
+
+Examples:
+  # 8 GPUs: 4 roll out, 2 grade, 2 train
+  python tuner/learn_to_ask/main.py
+
+  # no GPU: set model.tinker.enable to true in config.yaml, export TINKER_API_KEY, name a model Tinker offers
+  python tuner/learn_to_ask/main.py --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B
+
+  # everything on a laptop, with sample data and a tiny policy
+  make quickstart
+"""
+
+import argparse
+import dataclasses
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a checkout that is not installed
+
+from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
+from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
+from tuner.learn_to_ask.dataset import stage_dataset
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.grading import parse_grade
+from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
+from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
+from tuner.learn_to_ask.reward import (
+    FUSION_MODES,
+    TRAIN_MODES,
+    FusionMode,
+    Scores,
+    TrainMode,
+    grade,
+    needs_grader,
+    reward,
+)
+
+if TYPE_CHECKING:
+    from agentscope.message import Msg
+    from agentscope.model import OpenAIChatModel
+    from agentscope.tuner import JudgeOutput, WorkflowOutput
+
+AUXILIARY_MODEL_NAME = "auxiliary_model"
+Grader = Literal["auxiliary", "offline"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """Everything tune() takes as an argument; each field is a flag. The defaults are the published run."""
+
+    # policy
+    model_path: str = "Qwen/Qwen2.5-7B-Instruct"
+    max_model_len: int = 8192
+    max_tokens: int = 1024
+    temperature: float = 1.0
+    tensor_parallel_size: int = 1
+    inference_engine_num: int = 4
+    # grader
+    grader: Grader = "auxiliary"
+    auxiliary_model_path: str = "Qwen/Qwen2.5-32B-Instruct"
+    auxiliary_tensor_parallel_size: int = 2
+    auxiliary_engine_num: int = 1
+    grader_temperature: float = 0.7
+    # data
+    data: Path = Path("tuner/learn_to_ask/data")
+    total_epochs: int = 4
+    total_steps: int | None = None
+    # reward
+    train_mode: TrainMode = "Ra+Rs"
+    fusion_mode: FusionMode = "default"
+    # GRPO
+    group_size: int = 5
+    learning_rate: float = 5e-7
+    batch_size: int = 64
+    save_interval_steps: int = 90
+
+
+_HELP = {
+    "model_path": "the policy: a local folder, a hub id or a model that Tinker offers",
+    "max_model_len": "longest prompt and response together, in tokens",
+    "max_tokens": "longest response of policy and grader, in tokens",
+    "temperature": "of the policy's rollouts",
+    "tensor_parallel_size": "GPUs of one rollout engine",
+    "inference_engine_num": "rollout engines",
+    "grader": "auxiliary: an LLM beside the policy; offline: rules instead of a model, for trying the pipeline out",
+    "auxiliary_model_path": "the grader's model",
+    "auxiliary_tensor_parallel_size": "GPUs of one grader engine",
+    "auxiliary_engine_num": "grader engines",
+    "grader_temperature": "of the grader",
+    "data": "folder with train.jsonl of script 2, or the file itself",
+    "total_epochs": "passes over the data",
+    "total_steps": "training steps; overrides --total_epochs",
+    "train_mode": "Ra+Rs: questions and stopping; Ra: questions only; Rs: stopping only",
+    "fusion_mode": "how Ra+Rs combines the scores: default gates by the decision, sum adds them up",
+    "group_size": "rollouts of each task, GRPO's group",
+    "learning_rate": "of the policy; LoRA on Tinker wants at least ten times more",
+    "batch_size": "tasks a step",
+    "save_interval_steps": "steps between two checkpoints",
+}
+_CHOICES = {"grader": get_args(Grader), "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
+
+
+class GradingError(RuntimeError):
+    """The grader gave no usable scores; Trinity repeats the group instead of training on a made-up reward."""
+
+
+Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
+Judge = Callable[..., "Awaitable[JudgeOutput]"]
+
+
+def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = ()) -> Workflow:
+    """Makes the rollout workflow for the given settings (spec section 6).
+
+    Args:
+        settings: Picks the system prompt and the temperature.
+        special_tokens: Of the policy's tokenizer, where the engine leaves them in the text (Tinker).
+    """
+
+    async def run_react_agent(
+        task: dict[str, Any],
+        model: "OpenAIChatModel",
+        auxiliary_models: "dict[str, OpenAIChatModel]",
+    ) -> "WorkflowOutput":
+        """Lets a ReAct agent reply once to the task's messages."""
+        from agentscope.agent import ReActAgent
+        from agentscope.formatter import OpenAIChatFormatter
+        from agentscope.memory import InMemoryMemory
+        from agentscope.message import Msg
+        from agentscope.tuner import WorkflowOutput
+
+        _check_auxiliary_models(auxiliary_models, settings)
+        # Trinity's Tinker engine seeds every request with 42 unless it brings a seed: all rollouts of a
+        # group would be one and the same, and every advantage 0.
+        model.generate_kwargs = {
+            **model.generate_kwargs,
+            "temperature": settings.temperature,
+            "seed": secrets.randbits(31),
+        }
+        agent = ReActAgent(
+            name="doctor",
+            sys_prompt=rollout_prompt(settings.train_mode),
+            model=model,
+            formatter=OpenAIChatFormatter(),
+            memory=InMemoryMemory(),
+            max_iters=1,
+        )
+        agent.set_console_output_enabled(False)
+        reply = await agent.reply(
+            [
+                Msg(name=message["role"], content=message["content"], role=message["role"])
+                for message in task["messages"]
+            ]
+        )
+        text = strip_reasoning(cut_at_special_token(reply.get_text_content() or "", special_tokens))
+        return WorkflowOutput(response=Msg(name=reply.name, content=text, role="assistant"))
+
+    return run_react_agent
+
+
+def make_judge(settings: TrainingSettings) -> Judge:
+    """Makes the judge for the given settings (spec section 6).
+
+    Args:
+        settings: Picks the grader and how its scores are fused.
+    """
+
+    async def learn2ask_judge(
+        task: dict[str, Any],
+        response: "Msg",
+        auxiliary_models: "dict[str, OpenAIChatModel]",
+    ) -> "JudgeOutput":
+        """Rewards a response; asks the grader only where a question is the right thing."""
+        from agentscope.tuner import JudgeOutput
+
+        _check_auxiliary_models(auxiliary_models, settings)
+        text = response.get_text_content() or ""
+        truth = task.get("decision_truth") or "continue"
+        scores = None
+        if needs_grader(text, truth):
+            messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
+            scores = await _ask_grader(messages, auxiliary_models, settings)
+        graded = grade(text, truth, scores)
+        if graded.content_score is None or graded.format_score is None:
+            raise GradingError(f"task {task.get('cid')}: the grader gave no readable scores")
+        parts = {
+            "action_score": graded.action_score,
+            "content_score": graded.content_score,
+            "format_score": graded.format_score,
+        }
+        fused = reward(**parts, train_mode=settings.train_mode, fusion_mode=settings.fusion_mode)
+        return JudgeOutput(reward=fused, metrics={"reward": fused, **parts})
+
+    return learn2ask_judge
+
+
+# The workflow and the judge of the default settings.
+run_react_agent = make_workflow(TrainingSettings())
+learn2ask_judge = make_judge(TrainingSettings())
+
+
+async def _ask_grader(
+    messages: list[dict[str, str]], auxiliary_models: "dict[str, OpenAIChatModel]", settings: TrainingSettings
+) -> Scores | None:
+    """Asks the grader until its scores can be read, three times at most."""
+    for _ in range(3):
+        if settings.grader == "offline":
+            from tuner.learn_to_ask.engines.offline import grade_answer
+
+            reply = grade_answer(messages)
+        else:
+            response: Any = await auxiliary_models[AUXILIARY_MODEL_NAME](
+                messages,
+                # Given here because TunerModelConfig.temperature never reaches the engine.
+                temperature=settings.grader_temperature,
+                max_tokens=settings.max_tokens,
+                seed=secrets.randbits(31),
+            )
+            reply = "".join(block["text"] for block in response.content if block["type"] == "text")
+        scores = parse_grade(reply)
+        if scores is not None:
+            return scores
+    return None
+
+
+def _check_auxiliary_models(auxiliary_models: "dict[str, OpenAIChatModel]", settings: TrainingSettings) -> None:
+    """Exactly one auxiliary model, the grader, wherever an auxiliary model grades."""
+    if settings.grader == "auxiliary" and list(auxiliary_models or {}) != [AUXILIARY_MODEL_NAME]:
+        raise ValueError(
+            f"exactly one auxiliary model named {AUXILIARY_MODEL_NAME!r} is needed to grade, got {list(auxiliary_models or {})}"
+        )
+
+
+def train(settings: TrainingSettings, config: RunConfig) -> int:
+    """Runs the training.
+
+    Args:
+        settings: The arguments of tune().
+        config: Everything else.
+
+    Returns:
+        The exit code: tune() swallows the errors of its actors, so the last checkpoint is what counts.
+    """
+    started = time.monotonic()
+    if config.tinker and not os.environ.get("TINKER_API_KEY"):
+        raise UserError("model.tinker.enable is true: set TINKER_API_KEY in the environment before the start")
+    from tuner.learn_to_ask.engines.transformers import require_model
+
+    require_model(settings.model_path)
+    tasks = stage_dataset(settings.data, config.job_folder / "taskset")
+    steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
+    if steps < 1:
+        raise UserError(
+            f"--batch_size {settings.batch_size}: {tasks} tasks x {settings.total_epochs} epochs do not fill one batch"
+        )
+
+    from agentscope.tuner import AlgorithmConfig, DatasetConfig, TunerModelConfig, tune
+
+    policy = TunerModelConfig(
+        model_path=settings.model_path,
+        max_model_len=settings.max_model_len,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        inference_engine_num=settings.inference_engine_num,
+        reasoning_parser="",  # the default files all that Qwen2.5 says under reasoning and leaves no content
+    )
+    graders = {}
+    if settings.grader == "auxiliary":
+        graders[AUXILIARY_MODEL_NAME] = TunerModelConfig(
+            model_path=settings.auxiliary_model_path,
+            max_model_len=settings.max_model_len,
+            max_tokens=settings.max_tokens,
+            temperature=settings.grader_temperature,
+            tensor_parallel_size=settings.auxiliary_tensor_parallel_size,
+            inference_engine_num=settings.auxiliary_engine_num,
+            reasoning_parser="",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        effective = Path(folder) / "config.yaml"
+        write_effective_config(config, effective, ray_address=config.ray_address or _ray_address())
+        tune(
+            workflow_func=make_workflow(settings, _special_tokens(settings.model_path) if config.tinker else ()),
+            judge_func=make_judge(settings),
+            model=policy,
+            auxiliary_models=graders,
+            train_dataset=DatasetConfig(
+                path=str(config.job_folder / "taskset"),
+                split="train",
+                total_epochs=settings.total_epochs,
+                total_steps=settings.total_steps,
+            ),
+            algorithm=AlgorithmConfig(
+                algorithm_type="grpo",
+                learning_rate=settings.learning_rate,
+                group_size=settings.group_size,
+                batch_size=settings.batch_size,
+                save_interval_steps=settings.save_interval_steps,
+                eval_interval_steps=steps + 1,  # script 3 evaluates
+            ),
+            config_path=str(effective),
+        )
+
+    reached = _last_checkpoint(config.job_folder)
+    print_summary(
+        f"trained: {config.job_folder}",
+        [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{reached} of {steps}")],
+        started=started,
+    )
+    if reached < steps:
+        print(
+            f"error: training stopped early; see {config.job_folder / 'log'} and start again to go on", file=sys.stderr
+        )
+        return EXIT_FAILURES
+    return EXIT_DONE
+
+
+def _ray_address() -> str:
+    """`"auto"` when a Ray cluster is running, which is left alone; else `"local"`, which starts one for this run."""
+    from trinity.utils.dlc_utils import is_running
+
+    return "auto" if os.environ.get("RAY_ADDRESS") or is_running() else "local"
+
+
+def _special_tokens(model_path: str) -> tuple[str, ...]:
+    """The special tokens of the policy's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return tuple(AutoTokenizer.from_pretrained(model_path).all_special_tokens)
+
+
+def _last_checkpoint(job_folder: Path) -> int:
+    """The step of the newest checkpoint, 0 when there is none."""
+    file = job_folder / "latest_checkpointed_iteration.txt"
+    return int(file.read_text()) if file.exists() else 0
+
+
+def main() -> int:
+    """Reads flags and config file and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(__file__).with_name("config.yaml"),
+        help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor",
+    )
+    for field in dataclasses.fields(TrainingSettings):
+        parser.add_argument(
+            f"--{field.name}",
+            type=int if field.name == "total_steps" else type(field.default),
+            default=field.default,
+            choices=_CHOICES.get(field.name),
+            help=_HELP[field.name],
+        )
+    flags = vars(parser.parse_args())
+    config_path = flags.pop("config")
+    return train(TrainingSettings(**flags), read_config(config_path))
+
+
+if __name__ == "__main__":
+    run(main)

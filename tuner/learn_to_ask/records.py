@@ -1,0 +1,109 @@
+"""Every record that crosses a file boundary: sessions, samples, tasks, rollouts, grades."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import TypedDict
+
+Decision = Literal["continue", "stop"]
+
+
+class Message(TypedDict):
+    """One instant message. `user` is the patient, `assistant` the doctor."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class _Record(BaseModel):
+    """Shared parsing rules: strict types, keys we do not know are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _FromSession(_Record):
+    """Records that name the session they come from, as a number in some files and a string in others."""
+
+    @field_validator("session_id", mode="before", check_fields=False)
+    @classmethod
+    def _session_id_as_string(cls, value: object) -> object:
+        """One type from here on (spec section 3)."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Session(_FromSession):
+    """One raw doctor-patient log (spec section 2).
+
+    Attributes:
+        session_id: Unique id of the session, as a string.
+        diagn: The diagnosis as it stands in the log.
+        messages: The whole dialogue in order, at least one message.
+    """
+
+    session_id: str
+    diagn: Any = None
+    messages: list[Message] = Field(min_length=1)
+
+
+class Sample(_FromSession):
+    """A context-future pair (spec section 3).
+
+    Attributes:
+        cid: `{session_id}_{turn_index}`, turn_index being the 0-based index of the context's last message.
+        messages: The context: everything up to and including the patient's last message.
+        remaining_chat: The future: every later message.
+        info_set: `field: value` strings extracted from the future; `None` when extraction failed.
+    """
+
+    cid: str
+    session_id: str
+    diagn: Any = None
+    messages: list[Message] = Field(min_length=1)
+    remaining_chat: list[Message]
+    info_set: list[str] | None = None
+
+
+class Task(_FromSession):
+    """A labelled sample, the line format of the training and test sets (spec section 4).
+
+    Attributes:
+        cid: Unique id of the sample.
+        messages: The context, its last message from the patient.
+        decision_truth: Whether the logged doctor went on asking.
+        info_truth: The information still worth asking for, joined by `", "`; `""` when there is none.
+    """
+
+    cid: str
+    session_id: str
+    diagn: Any = None
+    messages: list[Message] = Field(min_length=1)
+    decision_truth: Decision = "continue"
+    info_truth: str = ""
+
+
+class Grade(_Record):
+    """The scores of one rollout (spec sections 6 and 8).
+
+    Attributes:
+        think: The grader's reasoning; `""` when no grader was asked.
+        action_score: 1.0 when the decision to continue or stop is right, else 0.0.
+        format_score: In [0, 1]; `None` when grading failed.
+        content_score: In [0, 1]; `None` when grading failed.
+    """
+
+    think: str = ""
+    action_score: float = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+    format_score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+    content_score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+
+
+class TaskWithRollouts(Task):
+    """A line of the rollout file: the task and the policy's answers to it."""
+
+    rollouts: list[str]
+
+
+class GradedTask(TaskWithRollouts):
+    """A line of the evaluation file: one grade for each rollout, in the same order."""
+
+    grades: list[Grade]

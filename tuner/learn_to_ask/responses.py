@@ -1,0 +1,29 @@
+"""Frees what a model said from its reasoning and from special tokens, alike in training and evaluation."""
+
+import re
+from collections.abc import Iterable
+
+_THINK = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+
+
+def strip_reasoning(text: str) -> str:
+    """What a thinking model says besides its `<think>` part, closed or not.
+
+    A text without one comes back as it is, white space included: whether a response is exactly
+    `<stop />` must not depend on this function.
+    """
+    return _THINK.sub("", text).strip() if "<think>" in text else text
+
+
+def cut_at_special_token(text: str, special_tokens: Iterable[str]) -> str:
+    """The text up to the first special token.
+
+    Trinity's Tinker engine decodes what was sampled with its special tokens, so that a perfect stop arrives
+    as `<stop /><|im_end|>`; vLLM removes them itself, and nothing is left to cut.
+
+    Args:
+        text: A response as the chat model returned it.
+        special_tokens: The tokenizer's special tokens, such as `<|im_end|>`.
+    """
+    ends = [position for token in special_tokens if (position := text.find(token)) >= 0]
+    return text[: min(ends)] if ends else text
