@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from agentscope.model import OpenAIChatModel
     from agentscope.tuner import JudgeOutput, WorkflowOutput
 
+    from tuner.learn_to_ask.records import Decision
+
 AUXILIARY_MODEL_NAME = "auxiliary_model"
 Grader = Literal["auxiliary", "offline"]
 
@@ -182,7 +184,7 @@ def make_judge(settings: TrainingSettings) -> Judge:
 
         _check_auxiliary_models(auxiliary_models, settings)
         text = response.get_text_content() or ""
-        truth = task.get("decision_truth") or "continue"
+        truth: Decision = task.get("decision_truth") or "continue"
         scores = None
         if needs_grader(text, truth):
             messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
@@ -232,10 +234,9 @@ async def _ask_grader(
 
 def _check_auxiliary_models(auxiliary_models: "dict[str, OpenAIChatModel]", settings: TrainingSettings) -> None:
     """Exactly one auxiliary model, the grader, wherever an auxiliary model grades."""
-    if settings.grader == "auxiliary" and list(auxiliary_models or {}) != [AUXILIARY_MODEL_NAME]:
-        raise ValueError(
-            f"exactly one auxiliary model named {AUXILIARY_MODEL_NAME!r} is needed to grade, got {list(auxiliary_models or {})}"
-        )
+    names = list(auxiliary_models or {})
+    if settings.grader == "auxiliary" and names != [AUXILIARY_MODEL_NAME]:
+        raise ValueError(f"exactly one auxiliary model named {AUXILIARY_MODEL_NAME!r} is needed to grade, got {names}")
 
 
 def train(settings: TrainingSettings, config: RunConfig) -> int:

@@ -1,7 +1,7 @@
 """The evaluation metrics over all (sample, rollout) pairs with finite scores (spec section 8)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tuner.learn_to_ask.records import Decision, GradedTask
@@ -21,6 +21,11 @@ class ScoredRollout:
     format_score: float
 
     @property
+    def rightly_continued(self) -> bool:
+        """Whether it asked where asking was right."""
+        return self.decision_truth == self.decision == "continue"
+
+    @property
     def reward(self) -> float:
         """The default Ra+Rs reward, whatever the policy was trained on."""
         return reward(
@@ -30,17 +35,53 @@ class ScoredRollout:
         )
 
 
-# Metric key -> title, in the order of the published table.
-METRIC_TITLES = {
-    "continue_content": "Avg. continue content",
-    "continue_content_win_rate": "Win rate (continue content)",
-    "continue_content_if_correct": "Avg. continue content if correct",
-    "continue_content_win_rate_if_correct": "Win rate (continue content) if correct",
-    "continue_decision_accuracy": "Avg. continue decision accuracy",
-    "stop_decision_accuracy": "Avg. stop decision accuracy",
-    "total_decision_accuracy": "Total decision accuracy",
-    "response_format_quality": "Response format quality",
-    "total_reward": "Total reward",
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A mean over some of the rollouts.
+
+    Attributes:
+        title: As the published table names it.
+        value: What a rollout adds to the mean; `None` for one the metric is not about.
+    """
+
+    title: str
+    value: Callable[[ScoredRollout], float | None]
+
+
+def _where(applies: bool, value: float) -> float | None:
+    """The value where the metric applies."""
+    return value if applies else None
+
+
+# In the order of the published table.
+METRICS = {
+    "continue_content": Metric(
+        "Avg. continue content",
+        lambda rollout: _where(rollout.decision_truth == "continue", rollout.content_score),
+    ),
+    "continue_content_win_rate": Metric(
+        "Win rate (continue content)",
+        lambda rollout: _where(rollout.decision_truth == "continue", float(rollout.content_score == 1.0)),
+    ),
+    "continue_content_if_correct": Metric(
+        "Avg. continue content if correct",
+        lambda rollout: _where(rollout.rightly_continued, rollout.content_score),
+    ),
+    "continue_content_win_rate_if_correct": Metric(
+        "Win rate (continue content) if correct",
+        lambda rollout: _where(rollout.rightly_continued, float(rollout.content_score == 1.0)),
+    ),
+    "continue_decision_accuracy": Metric(
+        "Avg. continue decision accuracy",
+        lambda rollout: _where(rollout.decision_truth == "continue", rollout.action_score),
+    ),
+    "stop_decision_accuracy": Metric(
+        "Avg. stop decision accuracy",
+        lambda rollout: _where(rollout.decision_truth == "stop", rollout.action_score),
+    ),
+    "total_decision_accuracy": Metric("Total decision accuracy", lambda rollout: rollout.action_score),
+    "response_format_quality": Metric("Response format quality", lambda rollout: rollout.format_score),
+    "total_reward": Metric("Total reward", lambda rollout: rollout.reward),
 }
 
 
@@ -70,26 +111,13 @@ def compute_metrics(rollouts: Iterable[ScoredRollout]) -> dict[str, float | None
         rollouts: All (sample, rollout) pairs of the evaluation.
 
     Returns:
-        A value for each key of `METRIC_TITLES`; `None` for a metric over zero pairs.
+        A value for each key of `METRICS`; `None` for a metric over zero pairs.
     """
     every = list(rollouts)
-    to_continue = [rollout for rollout in every if rollout.decision_truth == "continue"]
-    to_stop = [rollout for rollout in every if rollout.decision_truth == "stop"]
-    continued = [rollout for rollout in to_continue if rollout.decision == "continue"]
-    return {
-        "continue_content": _mean(rollout.content_score for rollout in to_continue),
-        "continue_content_win_rate": _mean(float(rollout.content_score == 1.0) for rollout in to_continue),
-        "continue_content_if_correct": _mean(rollout.content_score for rollout in continued),
-        "continue_content_win_rate_if_correct": _mean(float(rollout.content_score == 1.0) for rollout in continued),
-        "continue_decision_accuracy": _mean(rollout.action_score for rollout in to_continue),
-        "stop_decision_accuracy": _mean(rollout.action_score for rollout in to_stop),
-        "total_decision_accuracy": _mean(rollout.action_score for rollout in every),
-        "response_format_quality": _mean(rollout.format_score for rollout in every),
-        "total_reward": _mean(rollout.reward for rollout in every),
-    }
+    return {key: _mean(map(metric.value, every)) for key, metric in METRICS.items()}
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    """The arithmetic mean; `None` of nothing."""
-    numbers = list(values)
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The arithmetic mean of the numbers; `None` of nothing."""
+    numbers = [value for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers else None

@@ -10,7 +10,7 @@ from tuner.learn_to_ask.engines.retrying import Usage, ask
 from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
-from tuner.learn_to_ask.metrics import METRIC_TITLES, ScoredRollout, compute_metrics, scored_rollouts
+from tuner.learn_to_ask.metrics import METRICS, ScoredRollout, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med, rollout_messages, rollout_prompt
 from tuner.learn_to_ask.records import Grade, GradedTask, Task, TaskWithRollouts
 from tuner.learn_to_ask.responses import strip_reasoning
@@ -258,10 +258,10 @@ def read_evaluation(eval_file: Path) -> list[ScoredRollout]:
 def print_metrics(eval_file: Path) -> None:
     """Prints the metrics of an evaluation file as the published table lists them."""
     metrics = compute_metrics(read_evaluation(eval_file))
-    width = max(len(title) for title in METRIC_TITLES.values())
-    for key, title in METRIC_TITLES.items():
+    width = max(len(metric.title) for metric in METRICS.values())
+    for key, metric in METRICS.items():
         value = metrics[key]
-        print(f"  {title:<{width}}  {'n/a' if value is None else f'{value:.3f}'}")
+        print(f"  {metric.title:<{width}}  {'n/a' if value is None else f'{value:.3f}'}")
 
 
 def _count_lines(path: Path) -> int:

@@ -16,7 +16,9 @@ from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
 from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS, Attribute, Complaint
 
 _COMMON_WORDS = frozenset(
-    ["a", "about", "after", "all", "an", "and", "any", "anything", "are", "as", "at", "be", "but", "by", "can", "do", "does", "for", "from", "get", "have", "how", "if", "in", "into", "is", "it", "its", "like", "look", "lot", "my", "of", "on", "or", "other", "pain", "part", "side", "still", "symptom", "that", "the", "there", "to", "up", "was", "what", "when", "which", "with", "you", "your"]
+    "a about after all an and any anything are as at be but by can do does for from get have how if in into is "
+    "it its like look lot my of on or other pain part side still symptom that the there to up was what when which "
+    "with you your".split()
 )
 _REFERENCE_HEAD, _REFERENCE_TAIL = prompt.reward_prompt_med.split("{info_truth}")
 

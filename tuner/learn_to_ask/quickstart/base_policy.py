@@ -181,18 +181,16 @@ def _model(config: BasePolicyConfig, tokenizer: Any) -> Any:
     )
 
 
-def _batch(prompts: list[tuple[list[int], Task]], tokenizer: Any, config: BasePolicyConfig, rng: random.Random) -> dict:
-    """Prompts with freshly drawn responses, the loss on the responses alone."""
+def _batch(
+    prompts: list[tuple[list[int], Task]], tokenizer: Any, config: BasePolicyConfig, rng: random.Random
+) -> dict[str, Any]:
+    """Prompts with freshly drawn responses; the dialogues are imitated too, they teach what belongs together."""
     import torch
 
-    rows, labels = [], []
-    for prompt, task in prompts:
-        response = tokenizer(imitated_response(task, config, rng) + END)["input_ids"]
-        rows.append(prompt + response)
-        labels.append(prompt + response)
+    rows = [prompt + tokenizer(imitated_response(task, config, rng) + END)["input_ids"] for prompt, task in prompts]
     width = max(map(len, rows))
     return {
         "input_ids": torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]),
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-        "labels": torch.tensor([row + [-100] * (width - len(row)) for row in labels]),
+        "labels": torch.tensor([row + [-100] * (width - len(row)) for row in rows]),
     }

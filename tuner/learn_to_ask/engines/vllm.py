@@ -1,0 +1,240 @@
+"""The `vllm` engine: a local or hub model in this process, with continuous batching and prefix caching."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import count
+from typing import Any
+
+from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.engines.transformers import require_model
+from tuner.learn_to_ask.errors import UserError
+
+PROMPT_TOO_LONG = "prompt too long"
+
+# Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
+# the batch stays empty while the next prompts are tokenized.
+_QUEUE_FACTOR = 2
+
+
+class VLLMEngine:
+    """Answers conversations with `vllm.LLM`.
+
+    New conversations join the running batch as soon as others leave it, so there is no window whose slowest answer
+    holds up the rest, and replies come as they finish.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        seed: int,
+        tensor_parallel_size: int | None = None,
+        max_model_len: int | None = None,
+        gpu_memory_utilization: float = 0.9,
+        dtype: str = "auto",
+        enforce_eager: bool = False,
+    ) -> None:
+        """Loads the model onto the GPUs, or the CPU with a build of vLLM for it.
+
+        Args:
+            model_path: A local folder or a hub id.
+            seed: Seed of the sampling; what comes out also depends on what shares a batch.
+            tensor_parallel_size: GPUs to spread the model over, `None` for as many of the visible ones as its
+                attention heads can be divided by.
+            max_model_len: Longest prompt and answer together, `None` for what the model can.
+            gpu_memory_utilization: Share of each GPU's memory for weights and cache.
+            dtype: Number format of weights and activations; `auto` takes the model's own.
+            enforce_eager: Starts quicker and runs slower, without compilation and CUDA graphs.
+
+        Raises:
+            UserError: When there is no such model or vLLM cannot run it with these settings.
+        """
+        require_model(model_path)
+        if not installed():
+            raise UserError('the vllm engine needs vLLM: pip install -e ".[gpu]", or choose another engine')
+        import vllm
+
+        try:
+            self._llm: Any = vllm.LLM(
+                model=model_path,
+                seed=seed,
+                tensor_parallel_size=tensor_parallel_size or _usable_gpus(model_path),
+                max_model_len=max_model_len,
+                gpu_memory_utilization=gpu_memory_utilization,
+                dtype=dtype,
+                enforce_eager=enforce_eager,
+                enable_prefix_caching=True,
+                use_tqdm_on_load=False,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"model {model_path}: vLLM cannot run it: {_first_reason(error)}. If the messages above speak of "
+                "memory, lower max_model_len or gpu_memory_utilization, or use more GPUs"
+            ) from error
+        self._tokenizer: Any = self._llm.get_tokenizer()
+        self._request_ids = count()
+        self._truncated: set[int] = set()
+        self.description = f"vllm:{model_path}"
+
+    @property
+    def truncated(self) -> int:
+        """How many conversations lost their oldest turns so far; a repeated key counts once."""
+        return len(self._truncated)
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yields the replies as they finish.
+
+        A conversation whose system prompt and last message alone exceed the context gets an error reply.
+
+        Raises:
+            UserError: When `max_tokens` leaves no room for a prompt, or vLLM's engine process dies.
+        """
+        limit = self._prompt_limit(sampling.max_tokens)
+        parameters = _sampling_params(sampling)
+        in_flight = max(1, self._batch_places() * _QUEUE_FACTOR // sampling.n)
+        stream = iter(requests)
+        running: dict[str, int] = {}
+        try:
+            while True:
+                while len(running) < in_flight and (request := next(stream, None)) is not None:
+                    ids = self._encode(request, limit)
+                    if len(ids) > limit:
+                        yield Reply(request.key, [], error=PROMPT_TOO_LONG)
+                    else:
+                        running[self._submit(ids, parameters)] = request.key
+                if not running:
+                    return
+                for output in self._step():
+                    yield _reply(running.pop(output.request_id), output)
+        finally:
+            self._abort(list(running))
+
+    def close(self) -> None:
+        """Ends vLLM's engine process and frees the GPUs, so that another model can be loaded here."""
+        if self._llm is None:
+            return
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = self._tokenizer = None
+        cleanup_dist_env_and_memory()
+
+    def _prompt_limit(self, max_tokens: int) -> int:
+        """The longest prompt that leaves room for the answer."""
+        context: int = self._llm.llm_engine.vllm_config.model_config.max_model_len
+        if max_tokens >= context:
+            raise UserError(
+                f"answers of {max_tokens} tokens leave no room for a prompt in a context of {context}: raise "
+                "max_model_len, or lower max_tokens where it can be set"
+            )
+        return context - max_tokens
+
+    def _batch_places(self) -> int:
+        """How many answers vLLM works on at a time."""
+        places: int = self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
+        return places
+
+    def _encode(self, request: Request, limit: int) -> list[int]:
+        """The prompt's tokens, shortened where that helps and counted as such."""
+        ids, shortened = encode_chat(self._tokenizer, request.messages, max_prompt_tokens=limit)
+        if shortened and len(ids) <= limit:
+            self._truncated.add(request.key)
+        return ids
+
+    def _submit(self, ids: list[int], parameters: Any) -> str:
+        """Hands a prompt to vLLM and returns the id that its output will carry."""
+        request_id = str(next(self._request_ids))
+        # The form of a prompt that is tokenized already, as vllm.inputs makes it under a name that changed over time.
+        self._llm.llm_engine.add_request(request_id, {"type": "token", "prompt_token_ids": ids}, parameters)
+        return request_id
+
+    def _step(self) -> list[Any]:
+        """Waits for vLLM's next step and returns the outputs that it finished."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return [output for output in self._llm.llm_engine.step() if output.finished]
+        except EngineDeadError as error:
+            raise UserError(
+                "vLLM's engine process died, its messages above say why; results so far are kept: put the cause "
+                "right (out of memory: lower max_model_len or gpu_memory_utilization) and pass --resume"
+            ) from error
+
+    def _abort(self, request_ids: list[str]) -> None:
+        """Takes back what nobody waits for any more, so that the next `generate` starts clean."""
+        if request_ids and self._llm is not None:
+            self._llm.llm_engine.abort_request(request_ids)
+
+
+def installed() -> bool:
+    """Whether vLLM can be imported; a mere folder of that name does not count."""
+    spec = find_spec("vllm")
+    return spec is not None and spec.origin is not None
+
+
+def fitting_gpus(gpus: int, *, heads: int, kv_heads: int) -> int:
+    """The most GPUs over which vLLM can split the attention heads of a model.
+
+    Query heads are divided evenly; key-value heads are divided evenly or, when there are fewer, copied evenly.
+
+    Args:
+        gpus: GPUs at hand.
+        heads: Query heads of the model.
+        kv_heads: Its key-value heads.
+    """
+    return max(
+        size
+        for size in range(1, max(gpus, 1) + 1)
+        if heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
+    )
+
+
+def _usable_gpus(model_path: str) -> int:
+    """As many of the visible GPUs as the model can be split over, 1 without any."""
+    import torch
+    from transformers import AutoConfig
+
+    gpus: int = torch.cuda.device_count()
+    if gpus < 2:
+        return 1
+    config: Any = AutoConfig.from_pretrained(model_path).get_text_config()
+    heads: int = config.num_attention_heads
+    usable = fitting_gpus(gpus, heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads)
+    if usable < gpus:
+        print(f"{model_path}: uses {usable} of {gpus} GPUs, its {heads} heads cannot be split further", file=sys.stderr)
+    return usable
+
+
+def _sampling_params(sampling: Sampling) -> Any:
+    """The sampling in vLLM's terms; every answer is reported once, when it is complete."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        repetition_penalty=sampling.repetition_penalty,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _reply(key: int, output: Any) -> Reply:
+    """The reply that a finished output holds."""
+    return Reply(
+        key,
+        [answer.text for answer in output.outputs],
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
+    )
+
+
+def _first_reason(error: Exception) -> str:
+    """What an error says, on one line; pydantic's begin with a headline that says nothing."""
+    from pydantic import ValidationError
+
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__

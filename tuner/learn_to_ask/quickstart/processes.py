@@ -1,0 +1,148 @@
+"""Child processes that never outlive the quickstart, with logs that are kept and shown when one fails."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tuner.learn_to_ask.errors import UserError
+
+_SHOWN_LINES = 20
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def require_free_port(port: int) -> None:
+    """Checks that nothing listens on a loopback port.
+
+    Raises:
+        UserError: When the port is in use.
+    """
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"--port {port}: in use; name another one, or 0 for any free one") from error
+
+
+@contextmanager
+def child_process(command: Sequence[str], *, log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a process with all output in a log, and ends it with all its children in every case.
+
+    Args:
+        command: Program and arguments.
+        log: Gets stdout and stderr.
+        env: The whole environment.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True
+        )
+        # Children that change session or lose their parent (Ray's) are only found while they have one.
+        family = _Family(process.pid)
+        try:
+            yield process
+        finally:
+            family.end()
+            process.wait()
+
+
+class _Family:
+    """A process and all its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = pid
+
+    def end(self) -> None:
+        """Asks all of them to end, and ends those that have not within ten seconds."""
+        try:
+            root = psutil.Process(self._root)
+            members = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            members = []
+        with suppress(ProcessLookupError):
+            os.killpg(self._root, signal.SIGTERM)
+        _, alive = psutil.wait_procs(members, timeout=10)
+        for member in alive:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(alive, timeout=5)
+
+
+def run_to_end(
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str],
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """Runs a process to its end.
+
+    Args:
+        command: Program and arguments.
+        log: Gets its output.
+        env: The whole environment.
+        watch: Called twice a second meanwhile.
+
+    Raises:
+        UserError: When it fails, with the last lines of its log.
+    """
+    with child_process(command, log=log, env=env) as process:
+        while process.poll() is None:
+            if watch:
+                watch()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        if watch:
+            watch()
+        if process.returncode:
+            show_log(log)
+            raise UserError(f"{Path(command[1]).name} exited with {process.returncode}; its log is {log}")
+
+
+def wait_for_server(process: subprocess.Popen[bytes], url: str, *, log: Path, timeout: float) -> None:
+    """Waits until a server answers.
+
+    Args:
+        process: The server.
+        url: Answers with 200 when the server is ready.
+        log: Its log.
+        timeout: Seconds to wait at most.
+
+    Raises:
+        UserError: When it ends or does not answer in time, with the last lines of its log.
+    """
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError), urllib.request.urlopen(url, timeout=2):
+            return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+            break
+    show_log(log)
+    state = (
+        f"ended with {process.returncode}" if process.returncode is not None else f"did not answer in {timeout:.0f} s"
+    )
+    raise UserError(f"the engine {state}; its log is {log}")
+
+
+def show_log(log: Path) -> None:
+    """Prints the last lines of a log to stderr."""
+    lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+    print("\n".join(["", f"--- the last lines of {log}", *lines, "---"]), file=sys.stderr)
