@@ -1,6 +1,7 @@
 """The `vllm` engine: a local or hub model in this process, with continuous batching and prefix caching."""
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import count
@@ -16,6 +17,7 @@ PROMPT_TOO_LONG = "prompt too long"
 # Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
 # the batch stays empty while the next prompts are tokenized.
 _QUEUE_FACTOR = 2
+_WATCH_SECONDS = 1.0
 
 
 class VLLMEngine:
@@ -76,6 +78,8 @@ class VLLMEngine:
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._request_ids = count()
         self._truncated: set[int] = set()
+        self._closed = threading.Event()
+        _watch(self._llm.llm_engine.engine_core, self._closed)
         self.description = f"vllm:{model_path}"
 
     @property
@@ -91,6 +95,8 @@ class VLLMEngine:
         Raises:
             UserError: When `max_tokens` leaves no room for a prompt, or vLLM's engine process dies.
         """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         limit = self._prompt_limit(sampling.max_tokens)
         parameters = _sampling_params(sampling)
         in_flight = max(1, self._batch_places() * _QUEUE_FACTOR // sampling.n)
@@ -106,8 +112,13 @@ class VLLMEngine:
                         running[self._submit(ids, parameters)] = request.key
                 if not running:
                     return
-                for output in self._step():
+                for output in self._llm.llm_engine.step():
                     yield _reply(running.pop(output.request_id), output)
+        except EngineDeadError as error:
+            raise UserError(
+                "vLLM's engine process died, its messages above say why; results so far are kept: put the cause "
+                "right (out of memory: lower max_model_len or gpu_memory_utilization) and pass --resume"
+            ) from error
         finally:
             self._abort(list(running))
 
@@ -117,6 +128,7 @@ class VLLMEngine:
             return
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+        self._closed.set()
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = self._tokenizer = None
         cleanup_dist_env_and_memory()
@@ -150,18 +162,6 @@ class VLLMEngine:
         self._llm.llm_engine.add_request(request_id, {"type": "token", "prompt_token_ids": ids}, parameters)
         return request_id
 
-    def _step(self) -> list[Any]:
-        """Waits for vLLM's next step and returns the outputs that it finished."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
-            return [output for output in self._llm.llm_engine.step() if output.finished]
-        except EngineDeadError as error:
-            raise UserError(
-                "vLLM's engine process died, its messages above say why; results so far are kept: put the cause "
-                "right (out of memory: lower max_model_len or gpu_memory_utilization) and pass --resume"
-            ) from error
-
     def _abort(self, request_ids: list[str]) -> None:
         """Takes back what nobody waits for any more, so that the next `generate` starts clean."""
         if request_ids and self._llm is not None:
@@ -189,6 +189,28 @@ def fitting_gpus(gpus: int, *, heads: int, kv_heads: int) -> int:
         for size in range(1, max(gpus, 1) + 1)
         if heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
     )
+
+
+def _watch(engine_core: Any, closed: threading.Event) -> None:
+    """Has `step` fail when the engine process is killed from outside, where vLLM's own client waits for ever.
+
+    Args:
+        engine_core: vLLM's client of its engine; one without a process of its own needs no watching.
+        closed: Ends the watch.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    resources, outputs = getattr(engine_core, "resources", None), getattr(engine_core, "outputs_queue", None)
+    if resources is None or outputs is None:
+        return
+
+    def watch() -> None:
+        while not closed.wait(_WATCH_SECONDS):
+            if resources.engine_dead:
+                outputs.put(EngineDeadError())
+                return
+
+    threading.Thread(target=watch, name="vllm-engine-watch", daemon=True).start()
 
 
 def _usable_gpus(model_path: str) -> int:

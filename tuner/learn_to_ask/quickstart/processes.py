@@ -54,35 +54,29 @@ def child_process(command: Sequence[str], *, log: Path, env: dict[str, str]) -> 
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True
         )
-        # Children that change session or lose their parent (Ray's) are only found while they have one.
-        family = _Family(process.pid)
         try:
             yield process
         finally:
-            family.end()
-            process.wait()
+            _end_family(process)
 
 
-class _Family:
-    """A process and all its descendants."""
-
-    def __init__(self, pid: int) -> None:
-        self._root = pid
-
-    def end(self) -> None:
-        """Asks all of them to end, and ends those that have not within ten seconds."""
-        try:
-            root = psutil.Process(self._root)
-            members = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            members = []
-        with suppress(ProcessLookupError):
-            os.killpg(self._root, signal.SIGTERM)
-        _, alive = psutil.wait_procs(members, timeout=10)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(alive, timeout=5)
+def _end_family(process: subprocess.Popen[bytes]) -> None:
+    """Asks a process and all its descendants to end, and ends those that have not within ten seconds."""
+    try:
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        descendants = []
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    _, alive = psutil.wait_procs(descendants, timeout=5)
+    for descendant in alive:
+        with suppress(psutil.NoSuchProcess):
+            descendant.kill()
 
 
 def run_to_end(
