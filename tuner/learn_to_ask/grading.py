@@ -30,8 +30,9 @@ def parse_grade(reply: str) -> Scores | None:
     content_score = _last_score(_CONTENT, verdict)
     if format_score is None or content_score is None:
         return None
-    think = (reasoning.partition("<think>")[2] or reasoning or unfinished).strip()
-    return Scores(format_score=format_score, content_score=content_score, think=think)
+    _, opened, inside = reasoning.partition("<think>")
+    think = inside if opened else reasoning or unfinished
+    return Scores(format_score=format_score, content_score=content_score, think=think.strip())
 
 
 def _last_score(pattern: re.Pattern[str], text: str) -> float | None:

@@ -41,23 +41,31 @@ class Journal:
         self.path = output.with_name(f"{output.name}.journal")
         self._offsets = array("q")
         self._unsynced = 0
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            self._open(dict(fingerprint), resume=resume, overwrite=overwrite)
+        except BaseException:
+            self._file.close()
+            raise
+        self.resumed = sum(offset >= 0 for offset in self._offsets)
+
+    def _open(self, fingerprint: dict[str, str], *, resume: bool, overwrite: bool) -> None:
+        """Locks the file, then continues, drops or refuses what it holds."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another run is writing it; wait for it or name another output") from None
         if overwrite:
-            self.path.unlink(missing_ok=True)
-        unfinished = self.path.exists() and self.path.stat().st_size > 0
+            self._file.truncate(0)
+        unfinished = self.path.stat().st_size > 0
         if unfinished and not resume:
             raise UserError(
                 f"{self.path}: an unfinished run left its results here; pass --resume to continue it or "
                 "--overwrite to start again"
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.path}: another run is writing it; wait for it or name another output") from None
-        if not (unfinished and self._read(dict(fingerprint))):
-            self._write({"fingerprint": dict(fingerprint)})
-        self.resumed = sum(offset >= 0 for offset in self._offsets)
+        if not (unfinished and self._read(fingerprint)):
+            self._write({"fingerprint": fingerprint})
 
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""

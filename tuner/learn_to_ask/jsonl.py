@@ -1,6 +1,7 @@
 """JSON Lines in and out: bad lines are named and counted, files appear whole or not at all."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -123,12 +124,18 @@ def read_jsonl(
 
 
 def _parse(line: str) -> Any:
-    """Strict JSON: the `NaN` and `Infinity` that Python would read are not."""
+    """Strict JSON: the `NaN` and `Infinity` that Python would read, or make of `1e999`, are refused."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON value")
 
-    return json.loads(line, parse_constant=refuse)
+    def finite(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            raise ValueError(f"{number} is too large")
+        return value
+
+    return json.loads(line, parse_constant=refuse, parse_float=finite)
 
 
 def _explain(error: ValueError | RecursionError) -> tuple[str, str]:

@@ -7,12 +7,15 @@ _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
 
 def strip_reasoning(text: str) -> str:
-    """What a thinking model says besides its `<think>` part, closed or not.
+    """What a thinking model says besides its `<think>` part, whether the part is closed or not.
 
-    A text without one comes back as it is, white space included: whether a response is exactly
-    `<stop />` must not depend on this function.
+    Some chat templates end with `<think>`, so that only the closing tag arrives. A text without reasoning
+    comes back as it is, white space included: whether a response is exactly `<stop />` must not depend on
+    this function.
     """
-    return _THINK.sub("", text).strip() if "<think>" in text else text
+    if "<think>" not in text and "</think>" not in text:
+        return text
+    return _THINK.sub("", text).rpartition("</think>")[2].strip()
 
 
 def cut_at_special_token(text: str, special_tokens: Iterable[str]) -> str:
