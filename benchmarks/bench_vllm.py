@@ -210,7 +210,8 @@ def step_a_overhead(output: Path) -> float:
         extract_info(
             input_file=SAMPLE_LOGS,
             output_file=output,
-            engine=NullEngine(),
+            make_engine=NullEngine,
+            prices=None,
             max_retries=0,
             max_failures=0.0,
             strict=True,

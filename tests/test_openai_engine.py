@@ -614,7 +614,8 @@ def extract(input_file, output_file, engine, *, resume=False):
         return extract_info(
             input_file=input_file,
             output_file=output_file,
-            engine=engine,
+            make_engine=lambda: engine,
+            prices=None,
             max_retries=2,
             max_failures=0.0,
             strict=True,

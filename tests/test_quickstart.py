@@ -64,7 +64,10 @@ def test_a_child_ends_when_the_block_fails(tmp_path):
 
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path):
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('ready', flush=True); time.sleep(600)"
+    )
 
     with child_process([sys.executable, "-c", stubborn], log=tmp_path / "log", env=ENV) as process:
         wait_until((tmp_path / "log").read_text)
@@ -153,7 +156,11 @@ def test_the_table_shows_both_policies_and_the_interval_of_the_difference():
 )
 def test_unusable_flags_are_one_line_and_exit_code_2(flags, said):
     done = subprocess.run(
-        [sys.executable, "-m", "tuner.learn_to_ask.quickstart", *flags], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "tuner.learn_to_ask.quickstart", *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
 
     assert done.returncode == 2

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
-from tuner.learn_to_ask.engines.retrying import Answer, Usage, ask
+from tuner.learn_to_ask.engines.retrying import Answer, Prices, Usage, ask
 
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=16)
 
@@ -109,6 +109,20 @@ def test_requests_that_were_given_up_are_counted_by_their_last_reason():
     assert (usage.answered, usage.retried) == (1, 4)
 
 
+def test_a_request_that_would_always_end_the_same_way_is_not_tried_again():
+    class Refusing(ScriptedEngine):
+        def generate(self, requests, sampling):
+            for request in requests:
+                self.sent.append(request.key)
+                yield Reply(request.key, [], error="prompt too long", final=True)
+
+    engine = Refusing({})
+    answers, usage = ask_all(engine, requests_for([0, 1]), max_tries=3)
+    assert answers == [Answer(0, None), Answer(1, None)]
+    assert engine.sent == [0, 1]
+    assert (usage.retried, usage.failed) == (0, {"prompt too long": 2})
+
+
 def test_an_empty_value_is_a_value():
     answers = list(
         ask(
@@ -182,9 +196,7 @@ def test_the_parser_gets_every_text_of_a_reply():
             for request in requests:
                 yield Reply(request.key, ["a", "b"])
 
-    answers = ask(
-        Twice({}), requests_for([0]), sampling=SAMPLING, parse=lambda texts: "+".join(texts), max_tries=1, usage=Usage()
-    )
+    answers = ask(Twice({}), requests_for([0]), sampling=SAMPLING, parse="+".join, max_tries=1, usage=Usage())
     assert list(answers) == [Answer(0, "a+b")]
 
 
@@ -199,6 +211,15 @@ def test_the_summary_names_every_reason_and_the_tokens_only_when_counted():
     ]
     usage.prompt_tokens, usage.completion_tokens = 1234567, 89
     assert usage.rows()[-1] == ("tokens in / out", "1,234,567 / 89")
+
+
+def test_the_cost_is_told_when_the_prices_are_known():
+    # 2 million tokens in at 0.5 a million, half a million out at 3 a million
+    prices = Prices(tokens_in=0.5, tokens_out=3.0)
+    usage = Usage(prompt_tokens=2_000_000, completion_tokens=500_000)
+    assert prices.cost(2_000_000, 500_000) == 2.5
+    assert usage.rows(prices)[-1] == ("cost", "2.5000")
+    assert "cost" not in dict(usage.rows())
 
 
 @given(

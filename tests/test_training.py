@@ -26,7 +26,13 @@ pytestmark = pytest.mark.slow
 
 def run(command, *, env, timeout=600):
     done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, env=env, cwd=ROOT, timeout=timeout
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=ROOT,
+        timeout=timeout,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr

@@ -1,5 +1,6 @@
 """Loading, releasing and losing a vLLM engine."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,39 @@ def test_an_engine_process_that_dies_ends_the_run_in_one_line(model, monkeypatch
     second = load(model)
     assert len(list(rollouts(second, 3))) == 3
     second.close()
+
+
+RUN_FOR_EVER = """
+import itertools, sys
+from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.vllm import VLLMEngine
+
+if __name__ == "__main__":
+    engine = VLLMEngine(sys.argv[1], seed=0, dtype="float32", enforce_eager=True)
+    requests = (Request(key, [{"role": "user", "content": "hello"}]) for key in itertools.count())
+    for reply in engine.generate(requests, Sampling(temperature=1.0, top_p=1.0, max_tokens=8)):
+        print("answered", flush=True)
+"""
+
+
+def test_nothing_of_vllm_outlives_a_killed_run(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # vLLM's default
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    script = tmp_path / "run.py"
+    script.write_text(RUN_FOR_EVER)
+    descendants: list[psutil.Process] = []
+    with subprocess.Popen([sys.executable, str(script), str(model)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any(line == "answered\n" for line in process.stdout), "the run ended before it answered"
+            descendants = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
+    assert descendants
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    for left in alive:
+        left.kill()
+    assert not alive
 
 
 @pytest.mark.parametrize(

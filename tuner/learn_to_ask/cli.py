@@ -1,6 +1,7 @@
 """What every command line shares: exit codes, one-line errors, progress and the closing summary."""
 
 import argparse
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +15,18 @@ EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allow
 EXIT_UNUSABLE = 2  # unusable input or settings
 EXIT_INTERRUPTED = 130  # resumable
 
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
 ItemT = TypeVar("ItemT")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults and keeps the examples in descriptions as they are typed."""
+    """Shows defaults where there are any and keeps the examples in descriptions as they are typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run(command: Callable[[], int]) -> None:
@@ -27,6 +35,11 @@ def run(command: Callable[[], int]) -> None:
         code = command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = EXIT_UNUSABLE
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'an output file'}; --resume continues", file=sys.stderr)
         code = EXIT_UNUSABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

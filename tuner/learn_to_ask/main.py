@@ -345,7 +345,7 @@ def _last_checkpoint(job_folder: Path) -> int:
 
 def main() -> int:
     """Reads flags and config file and trains."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(usage="%(prog)s [flags]", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--config",
         type=Path,

@@ -6,6 +6,12 @@ Examples:
     --input_file tuner/learn_to_ask/data/train_origin.jsonl \\
     --output_file tuner/learn_to_ask/data_raw/train_processed.jsonl --model_path Qwen/Qwen2.5-32B-Instruct
 
+  # any OpenAI-compatible server; the key is read from the environment
+  python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py \\
+    --input_file tuner/learn_to_ask/data/train_origin.jsonl \\
+    --output_file tuner/learn_to_ask/data_raw/train_processed.jsonl \\
+    --base_url https://example.com/v1 --model qwen2.5-32b-instruct --api_key_env MY_KEY --concurrency 64
+
   # the sample logs without any model
   python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py --engine offline \\
     --input_file tuner/learn_to_ask/sample_data/train_origin.jsonl \\
@@ -14,6 +20,7 @@ Examples:
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
@@ -21,16 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.offline import extract_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine
+from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, prices
 
 
 def main() -> int:
     """Reads the flags and extracts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --input_file FILE --output_file FILE --model_path MODEL [flags]",
+        description=__doc__,
+        formatter_class=HelpFormatter,
+    )
     parser.add_argument("--input_file", type=Path, required=True, help="sessions, one JSON object a line")
     parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
-    add_engine_arguments(parser, prefix="", default="transformers", offline=True)
+    add_engine_arguments(parser, part="extractor", prefix="", offline=True)
     parser.add_argument("--max_retries", type=int, default=2, help="fresh tries after an unreadable answer")
     parser.add_argument("--max_failures", type=float, default=0.01, help="share of failed samples that exits with 0")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
@@ -39,18 +50,18 @@ def main() -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     arguments = parser.parse_args()
 
-    engine = build_engine(
-        arguments.engine,
-        model_path=arguments.model_path,
-        model_flag="--model_path",
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        offline_answer=extract_answer,
-    )
     return extract_info(
         input_file=arguments.input_file,
         output_file=arguments.output_file,
-        engine=engine,
+        make_engine=partial(
+            build_engine,
+            arguments,
+            prefix="",
+            model_path=arguments.model_path,
+            model_flag="--model_path",
+            offline_answer=extract_answer,
+        ),
+        prices=prices(arguments, prefix=""),
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
         strict=arguments.strict,

@@ -26,22 +26,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_SAMPLING, evaluate, roll_out
 from tuner.learn_to_ask.engines.offline import grade_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, positive_int
+from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, positive_int, prices
 from tuner.learn_to_ask.reward import TRAIN_MODES
 
 
 def main() -> int:
     """Reads the flags, rolls out and grades."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "--eval_model_path", required=True, help="the policy: a local folder, a hub id or a Tinker path"
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --eval_model_path MODEL --grader_model_path MODEL --test_file_path FILE "
+        "--rollout_file_path FILE --eval_file_path FILE [flags]",
+        description=__doc__,
+        formatter_class=HelpFormatter,
     )
+    parser.add_argument("--eval_model_path", help="the policy: a local folder, a hub id or a Tinker path")
     parser.add_argument("--grader_model_path", help="the grader: a local folder, a hub id or a Tinker model")
     parser.add_argument("--test_file_path", type=Path, required=True, help="tasks of step B")
     parser.add_argument("--rollout_file_path", type=Path, required=True, help="gets the tasks with their rollouts")
     parser.add_argument("--eval_file_path", type=Path, required=True, help="gets them with their grades")
-    add_engine_arguments(parser, prefix="eval_", default="transformers", offline=False)
-    add_engine_arguments(parser, prefix="grader_", default="transformers", offline=True)
     parser.add_argument("--rollout_repeat", type=positive_int, default=3, help="rollouts of each sample")
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
     parser.add_argument("--temperature", type=float, default=ROLLOUT_SAMPLING.temperature, help="of the policy")
@@ -59,6 +60,8 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
+    add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     arguments = parser.parse_args()
 
     rolled_out = roll_out(
@@ -66,12 +69,12 @@ def main() -> int:
         rollout_file=arguments.rollout_file_path,
         make_engine=partial(
             build_engine,
-            arguments.eval_engine,
+            arguments,
+            prefix="eval_",
             model_path=arguments.eval_model_path,
             model_flag="--eval_model_path",
-            batch_size=arguments.eval_batch_size,
-            seed=arguments.seed,
         ),
+        prices=prices(arguments, prefix="eval_"),
         sampling=dataclasses.replace(
             ROLLOUT_SAMPLING,
             temperature=arguments.temperature,
@@ -92,13 +95,13 @@ def main() -> int:
         eval_file=arguments.eval_file_path,
         make_engine=partial(
             build_engine,
-            arguments.grader_engine,
+            arguments,
+            prefix="grader_",
             model_path=arguments.grader_model_path,
             model_flag="--grader_model_path",
-            batch_size=arguments.grader_batch_size,
-            seed=arguments.seed,
             offline_answer=grade_answer,
         ),
+        prices=prices(arguments, prefix="grader_"),
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
         resume=arguments.resume,

@@ -1,12 +1,12 @@
 """Step A: segments sessions and has an LLM extract what each future reveals (spec section 3)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
-from tuner.learn_to_ask.engines.retrying import Usage, ask
+from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.labels import decision_truth, parse_info_set
@@ -21,7 +21,8 @@ def extract_info(
     *,
     input_file: Path,
     output_file: Path,
-    engine: Engine,
+    make_engine: Callable[[], Engine],
+    prices: Prices | None,
     max_retries: int,
     max_failures: float,
     strict: bool,
@@ -36,7 +37,8 @@ def extract_info(
     Args:
         input_file: Sessions.
         output_file: Samples, in input order, once all are done.
-        engine: The extractor.
+        make_engine: Loads the extractor, called when the files have been checked.
+        prices: Of the extractor, for the cost in the summary.
         max_retries: Fresh tries after an answer that does not parse; then `info_set` is `None`.
         max_failures: Share of samples without `info_set` that is still a success.
         strict: A bad line is an error instead of skipped.
@@ -52,6 +54,7 @@ def extract_info(
         print(f"{output_file}: already complete")
         return EXIT_DONE
     check_output(output_file, "--output_file", overwrite=overwrite)
+    engine = make_engine()
     journal = Journal(
         output_file,
         fingerprint={
@@ -95,6 +98,7 @@ def extract_info(
         written = journal.finish(count)
     finally:
         journal.close()
+        engine.close()
 
     failed = usage.failed.total()
     print_summary(
@@ -104,7 +108,8 @@ def extract_info(
             *((f"skipped: {reason}", lines) for reason, lines in sorted(report.bad.items())),
             ("samples", written),
             *([("resumed", journal.resumed)] if journal.resumed else []),
-            *usage.rows(),
+            *usage.rows(prices),
+            *engine.summary(),
             ("engine", engine.description),
         ],
         started=started,

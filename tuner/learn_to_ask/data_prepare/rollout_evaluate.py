@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
-from tuner.learn_to_ask.engines.retrying import Usage, ask
+from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
 from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
@@ -25,6 +25,7 @@ def roll_out(
     test_file: Path,
     rollout_file: Path,
     make_engine: Callable[[], Engine],
+    prices: Prices | None,
     sampling: Sampling,
     train_mode: TrainMode,
     max_retries: int,
@@ -39,6 +40,7 @@ def roll_out(
         test_file: Tasks.
         rollout_file: `TaskWithRollouts`, in input order, once all are done; kept if complete on resume.
         make_engine: Loads the policy, called only when there is work for it.
+        prices: Of the policy, for the cost in the summary.
         sampling: How to sample.
         train_mode: Which system prompt the policy gets.
         max_retries: Fresh tries after an error of the engine; then the task is left out.
@@ -106,7 +108,8 @@ def roll_out(
             *((f"skipped: {reason}", lines) for reason, lines in sorted(report.bad.items())),
             *([("resumed", journal.resumed)] if journal.resumed else []),
             ("rollouts a sample", sampling.n),
-            *usage.rows(),
+            *usage.rows(prices),
+            *engine.summary(),
             ("policy", engine.description),
         ],
         started=started,
@@ -119,6 +122,7 @@ def evaluate(
     rollout_file: Path,
     eval_file: Path,
     make_engine: Callable[[], Engine],
+    prices: Prices | None,
     max_retries: int,
     max_failures: float,
     resume: bool,
@@ -132,6 +136,7 @@ def evaluate(
         rollout_file: `TaskWithRollouts` of `roll_out`.
         eval_file: `GradedTask`, in input order, once all are done.
         make_engine: Loads the grader, called only when there is work for it.
+        prices: Of the grader, for the cost in the summary.
         max_retries: Fresh tries after a reply without scores; then the rollout is left out of the averages.
         max_failures: Share of rollouts left out that is still a success.
         resume: Continue an unfinished run.
@@ -207,7 +212,8 @@ def evaluate(
         [
             ("samples", count),
             *([("resumed", journal.resumed)] if journal.resumed else []),
-            *usage.rows(),
+            *usage.rows(prices),
+            *engine.summary(),
             ("grader", engine.description),
         ],
         started=started,

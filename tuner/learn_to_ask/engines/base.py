@@ -42,6 +42,7 @@ class Reply:
         prompt_tokens: Tokens read, 0 where an engine does not count them.
         completion_tokens: Tokens written over all answers, likewise.
         error: Why there is no answer, `""` when there is one.
+        final: Asking again would end the same way.
     """
 
     key: int
@@ -49,6 +50,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    final: bool = False
 
 
 class Engine(Protocol):
@@ -63,6 +65,10 @@ class Engine(Protocol):
             requests: Pulled lazily, never more than the engine can work on ahead.
             sampling: The same for all.
         """
+        ...
+
+    def summary(self) -> list[tuple[str, object]]:
+        """Label and value of what else is worth telling when a run ends."""
         ...
 
     def close(self) -> None:

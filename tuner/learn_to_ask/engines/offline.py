@@ -36,6 +36,10 @@ class OfflineEngine:
         for request in requests:
             yield Reply(request.key, [self._answer(request.messages)] * sampling.n)
 
+    def summary(self) -> list[tuple[str, object]]:
+        """Nothing else to tell."""
+        return []
+
     def close(self) -> None:
         """Holds nothing."""
 

@@ -171,6 +171,10 @@ class OpenAIEngine:
             for future in running:
                 future.cancel()
 
+    def summary(self) -> list[tuple[str, object]]:
+        """How often trouble with network or server made it send a request again."""
+        return [("sent again", self.resent)]
+
     def close(self) -> None:
         """Cancels what is under way and closes the connections."""
         self._loop.close(self._close_clients)
@@ -196,7 +200,8 @@ class OpenAIEngine:
                 return _Outcome(Reply(request.key, [], error="stopped"), end=error)
             except _AttemptError as error:
                 if tried >= min(self._max_retries, error.max_retries) or await self._stopped(stop, error, tried):
-                    reply = Reply(request.key, [], prompt_tokens, completion_tokens, error.reason)
+                    final = error.trouble in ("request", "refused")
+                    reply = Reply(request.key, [], prompt_tokens, completion_tokens, error.reason, final)
                     return _Outcome(reply, error.trouble, error.detail)
                 tried += 1
                 self.resent += 1
@@ -358,7 +363,7 @@ class _Health:
         if not self._answered and self._refused >= _REFUSED_FIRST:
             return UserError(
                 f"{self._host} refused the first requests with {_reason(outcome)} - if it names repetition_penalty or "
-                "chat_template_kwargs, which plain OpenAI servers do not know, leave them out (extra_body off)"
+                "chat_template_kwargs, which plain OpenAI servers do not know, leave them out (--no-extra_body)"
             )
         failed = sum(self._failed)
         if len(self._failed) >= _WINDOW_LEAST and failed > _WINDOW_FAILED * len(self._failed):

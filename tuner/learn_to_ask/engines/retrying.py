@@ -10,6 +10,18 @@ from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
 ValueT = TypeVar("ValueT")
 
 
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a service charges for a million tokens, in any currency."""
+
+    tokens_in: float
+    tokens_out: float
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What this many tokens cost."""
+        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1_000_000
+
+
 @dataclass
 class Usage:
     """What a run asked for and got, for its summary.
@@ -28,12 +40,18 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def rows(self) -> list[tuple[str, object]]:
-        """Label and value of everything worth telling."""
+    def rows(self, prices: Prices | None = None) -> list[tuple[str, object]]:
+        """Label and value of everything worth telling.
+
+        Args:
+            prices: Adds what the tokens cost.
+        """
         rows: list[tuple[str, object]] = [("answered", self.answered), ("retried", self.retried)]
         rows += [(f"failed: {reason}", count) for reason, count in sorted(self.failed.items())]
         if self.prompt_tokens or self.completion_tokens:
             rows.append(("tokens in / out", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"))
+        if prices:
+            rows.append(("cost", f"{prices.cost(self.prompt_tokens, self.completion_tokens):.4f}"))
         return rows
 
 
@@ -91,7 +109,7 @@ def ask(
             value = None if reply.error else parse(reply.texts)
             if value is not None:
                 usage.answered += 1
-            elif tried < max_tries:
+            elif tried < max_tries and not reply.final:
                 usage.retried += 1
                 tries[reply.key] = (request, tried + 1)
                 again.append(request)

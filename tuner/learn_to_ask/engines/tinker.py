@@ -68,6 +68,10 @@ class TinkerEngine:
                 request, prompt_tokens = running.pop(future)
                 yield self._reply(request.key, prompt_tokens, future)
 
+    def summary(self) -> list[tuple[str, object]]:
+        """Nothing else to tell."""
+        return []
+
     def close(self) -> None:
         """The SDK closes its connections with the process."""
 

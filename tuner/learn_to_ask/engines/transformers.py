@@ -44,19 +44,29 @@ class TransformersEngine:
         torch.manual_seed(seed)
         self.description = f"transformers:{model_path}"
         self._batch_size = batch_size
+        self._shortened: set[int] = set()
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yields the replies batch by batch, the batches sorted by prompt length."""
         limit = self._model.config.max_position_embeddings - sampling.max_tokens
         stream = iter(requests)
         while window := list(islice(stream, self._batch_size * _SORTED_BATCHES)):
-            prompts = [
-                (request.key, encode_chat(self._tokenizer, request.messages, max_prompt_tokens=limit)[0])
-                for request in window
-            ]
+            prompts = []
+            for request in window:
+                ids, shortened = encode_chat(self._tokenizer, request.messages, max_prompt_tokens=limit)
+                if shortened:
+                    self._shortened.add(request.key)
+                if len(ids) > limit:
+                    yield Reply(request.key, [], error="prompt too long", final=True)
+                else:
+                    prompts.append((request.key, ids))
             prompts.sort(key=lambda prompt: len(prompt[1]))
             for start in range(0, len(prompts), self._batch_size):
                 yield from self._answer(prompts[start : start + self._batch_size], sampling)
+
+    def summary(self) -> list[tuple[str, object]]:
+        """How many prompts lost their oldest turns."""
+        return [("prompts shortened", len(self._shortened))]
 
     def close(self) -> None:
         """Frees the model."""

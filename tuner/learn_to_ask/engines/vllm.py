@@ -1,5 +1,7 @@
 """The `vllm` engine: a local or hub model in this process, with continuous batching and prefix caching."""
 
+import multiprocessing
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,17 @@ PROMPT_TOO_LONG = "prompt too long"
 # the batch stays empty while the next prompts are tokenized.
 _QUEUE_FACTOR = 2
 _WATCH_SECONDS = 1.0
+
+# Reads until the pipe from this process breaks, then kills the processes it was told of.
+_GUARD = """
+import os, signal, sys
+sys.stdin.read()
+for pid in map(int, sys.argv[1:]):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
 
 
 class VLLMEngine:
@@ -58,6 +71,7 @@ class VLLMEngine:
             raise UserError('the vllm engine needs vLLM: pip install -e ".[gpu]", or choose another engine')
         import vllm
 
+        before = set(multiprocessing.active_children())
         try:
             self._llm: Any = vllm.LLM(
                 model=model_path,
@@ -75,6 +89,7 @@ class VLLMEngine:
                 f"model {model_path}: vLLM cannot run it: {_first_reason(error)}. If the messages above speak of "
                 "memory, lower max_model_len or gpu_memory_utilization, or use more GPUs"
             ) from error
+        self._guard = _start_guard(set(multiprocessing.active_children()) - before)
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._request_ids = count()
         self._truncated: set[int] = set()
@@ -107,7 +122,7 @@ class VLLMEngine:
                 while len(running) < in_flight and (request := next(stream, None)) is not None:
                     ids = self._encode(request, limit)
                     if len(ids) > limit:
-                        yield Reply(request.key, [], error=PROMPT_TOO_LONG)
+                        yield Reply(request.key, [], error=PROMPT_TOO_LONG, final=True)
                     else:
                         running[self._submit(ids, parameters)] = request.key
                 if not running:
@@ -122,6 +137,10 @@ class VLLMEngine:
         finally:
             self._abort(list(running))
 
+    def summary(self) -> list[tuple[str, object]]:
+        """How many prompts lost their oldest turns."""
+        return [("prompts shortened", self.truncated)]
+
     def close(self) -> None:
         """Ends vLLM's engine process and frees the GPUs, so that another model can be loaded here."""
         if self._llm is None:
@@ -132,6 +151,9 @@ class VLLMEngine:
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = self._tokenizer = None
         cleanup_dist_env_and_memory()
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
 
     def _prompt_limit(self, max_tokens: int) -> int:
         """The longest prompt that leaves room for the answer."""
@@ -189,6 +211,20 @@ def fitting_gpus(gpus: int, *, heads: int, kv_heads: int) -> int:
         for size in range(1, max(gpus, 1) + 1)
         if heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
     )
+
+
+def _start_guard(processes: set[Any]) -> "subprocess.Popen[bytes] | None":
+    """Has vLLM's engine process end with this one even after `kill -9`, or it would hold the GPU for ever.
+
+    Args:
+        processes: What vLLM started; none when it works in this process.
+    """
+    if not processes:
+        return None
+    pids = [str(process.pid) for process in processes]
+    command = [sys.executable, "-c", _GUARD, *pids]
+    # In a session of its own, so that Ctrl-C does not reach it.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _watch(engine_core: Any, closed: threading.Event) -> None:
