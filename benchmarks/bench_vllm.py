@@ -58,6 +58,10 @@ class NullEngine:
         for request in requests:
             yield Reply(request.key, ['["symptom: cough"]'] * sampling.n, prompt_tokens=1, completion_tokens=1)
 
+    def summary(self) -> list[tuple[str, object]]:
+        """Nothing to tell."""
+        return []
+
     def close(self) -> None:
         """Holds nothing."""
 
