@@ -13,6 +13,9 @@ from unittest.mock import patch
 import pytest
 
 import tuner.learn_to_ask
+from tuner.learn_to_ask.data_prepare.extract_info import extract_info
+from tuner.learn_to_ask.engines.base import Reply
+from tuner.learn_to_ask.engines.offline import OfflineEngine, extract_answer
 
 PACKAGE = Path(tuner.learn_to_ask.__file__).parent
 EXTRACT = PACKAGE / "data_prepare" / "1_info_extract_pipeline.py"
@@ -426,3 +429,70 @@ def test_help_explains_every_flag_and_loads_nothing_heavy(tmp_path, script):
     assert help_text[0].startswith("usage: ")
     assert any("Example" in line for line in help_text)
     assert names_in(tmp_path) == []
+
+
+# Failed samples
+
+
+class Mute:
+    """An extractor that never says anything readable, and is unplugged before it is asked a certain question."""
+
+    description = "mute"
+
+    def __init__(self, questions):
+        self.questions = questions
+
+    def generate(self, requests, sampling):
+        for request in requests:
+            if self.questions == 0:
+                raise KeyboardInterrupt
+            self.questions -= 1
+            yield Reply(request.key, ["no list"])
+
+    def summary(self):
+        return []
+
+    def close(self):
+        pass
+
+
+class OfflineExtractor(OfflineEngine):
+    """The good extractor, under the name of the one it takes over from."""
+
+    def __init__(self):
+        super().__init__(extract_answer)
+        self.description = Mute.description
+
+
+def extract_with(engine, folder, *, max_failures, resume=False):
+    return extract_info(
+        input_file=folder / "in.jsonl",
+        output_file=folder / "out.jsonl",
+        make_engine=lambda: engine,
+        prices=None,
+        max_retries=0,
+        max_failures=max_failures,
+        strict=False,
+        resume=resume,
+        overwrite=False,
+    )
+
+
+# Two of the session's three samples are asked about; the third is its end.
+@pytest.mark.parametrize(("max_failures", "code"), [(0.0, 1), (0.6, 1), (0.7, 0)])
+def test_too_many_failed_samples_are_told_by_the_exit_code(tmp_path, max_failures, code):
+    write(tmp_path / "in.jsonl", SESSION)
+    assert extract_with(Mute(questions=2), tmp_path, max_failures=max_failures) == code
+    assert [sample["info_set"] for sample in read(tmp_path / "out.jsonl")] == [None, None, []]
+
+
+def test_samples_that_failed_before_an_interruption_count_as_well(tmp_path):
+    # Given a run that was interrupted after both samples had failed in it ...
+    write(tmp_path / "in.jsonl", SESSION, {**SESSION, "session_id": 2, "messages": SESSION["messages"][4:]})
+    with pytest.raises(KeyboardInterrupt):
+        extract_with(Mute(questions=2), tmp_path, max_failures=0.01)
+    # ... and a second part in which a good extractor answers what is left
+    code = extract_with(OfflineExtractor(), tmp_path, max_failures=0.01, resume=True)
+    # Then a failed sample is either asked about again or told by the exit code
+    failed = sum(sample["info_set"] is None for sample in read(tmp_path / "out.jsonl"))
+    assert code == (1 if failed else 0)
