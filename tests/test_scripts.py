@@ -368,13 +368,21 @@ def test_an_existing_evaluation_is_noticed_before_the_policy_is_asked(tmp_path):
 
 def test_an_unfinished_run_is_neither_continued_nor_dropped_by_accident(tmp_path):
     write(tmp_path / "in.jsonl", SESSION)
-    write(tmp_path / "out.jsonl.journal", {"fingerprint": {"engine": "offline:another"}})
+    result = {"index": 0, "failed": 0, "record": {}}
+    write(tmp_path / "out.jsonl.journal", {"fingerprint": {"engine": "offline:another"}}, result)
     before = (tmp_path / "out.jsonl.journal").read_bytes()
     error = error_of(extract(tmp_path))
     assert "--resume" in error and "--overwrite" in error
     assert "engine was offline:another, is now offline:extract_answer" in error_of(extract(tmp_path, "--resume"))
     assert (tmp_path / "out.jsonl.journal").read_bytes() == before
     assert extract(tmp_path, "--overwrite").returncode == 0
+    assert names_in(tmp_path) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_journal_without_any_result_stands_in_nobodys_way(tmp_path):
+    write(tmp_path / "in.jsonl", SESSION)
+    write(tmp_path / "out.jsonl.journal", {"fingerprint": {"engine": "offline:another"}})
+    assert extract(tmp_path).returncode == 0
     assert names_in(tmp_path) == ["in.jsonl", "out.jsonl"]
 
 

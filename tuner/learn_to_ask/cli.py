@@ -39,24 +39,29 @@ def run(command: Callable[[], int]) -> None:
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS:
             raise
-        print(f"error: {error.strerror}: {error.filename or 'an output file'}; --resume continues", file=sys.stderr)
+        place = error.filename or "an output file"
+        print(f"error: {error.strerror}: {place}; finished results are kept, run it again", file=sys.stderr)
         code = EXIT_UNUSABLE
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; where there is a --resume, it continues", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code)
 
 
 def check_output(path: Path, flag: str, *, overwrite: bool) -> None:
-    """Refuses to touch a finished output unless told to.
+    """Makes the folder of an output, and refuses to touch a finished one unless told to.
 
     Raises:
-        UserError: When the output exists, saying what to do.
+        UserError: When the output exists or its folder cannot be made, saying what to do.
     """
     if path.is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file")
     if path.exists() and not overwrite:
         raise UserError(f"{flag} {path}: exists; pass --overwrite to replace it, or name another file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {path}: its folder cannot be made: {error.strerror}; name another file") from error
 
 
 def progress(items: Iterable[ItemT], *, title: str, total: int | None, unit: str) -> Iterator[ItemT]:

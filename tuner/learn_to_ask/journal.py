@@ -41,6 +41,7 @@ class Journal:
         self.path = output.with_name(f"{output.name}.journal")
         self._offsets = array("q")
         self._unsynced = 0
+        self.failed = 0  # answers given up in all results, those of earlier runs included
         output.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self.path.open("a+b")
         try:
@@ -56,7 +57,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{self.path}: another run is writing it; wait for it or name another output") from None
-        if overwrite:
+        if overwrite or not self._holds_results():
             self._file.truncate(0)
         unfinished = self.path.stat().st_size > 0
         if unfinished and not resume:
@@ -67,14 +68,27 @@ class Journal:
         if not (unfinished and self._read(fingerprint)):
             self._write({"fingerprint": fingerprint})
 
+    def _holds_results(self) -> bool:
+        """Whether a fingerprint and at least one result are there; less is not worth keeping."""
+        self._file.seek(0)
+        self._file.readline()
+        return self._file.readline().endswith(b"\n")
+
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""
         return index < len(self._offsets) and self._offsets[index] >= 0
 
-    def append(self, index: int, record: BaseModel) -> None:
-        """Writes one result; from here on it survives the process, within a megabyte also the machine."""
+    def append(self, index: int, record: BaseModel, *, failed: int = 0) -> None:
+        """Writes one result; from here on it survives the process, within a megabyte also the machine.
+
+        Args:
+            index: Position in the input.
+            record: The result.
+            failed: How many answers in it were given up.
+        """
         self._note(index, self._file.tell())
-        self._write({"index": index, "record": record.model_dump()})
+        self._write({"index": index, "failed": failed, "record": record.model_dump()})
+        self.failed += failed
 
     def finish(self, count: int) -> int:
         """Writes the output, in input order, and removes the journal.
@@ -136,6 +150,7 @@ class Journal:
                 self._compare(entry["fingerprint"], fingerprint)
             else:
                 self._note(entry["index"], end)
+                self.failed += entry["failed"]
             end += len(line)
         self._file.truncate(end)
         self._file.seek(end)

@@ -124,7 +124,7 @@ def read_jsonl(
 
 
 def _parse(line: str) -> Any:
-    """Strict JSON: the `NaN` and `Infinity` that Python would read, or make of `1e999`, are refused."""
+    """Strict JSON: `NaN`, `Infinity`, numbers that become it, and half surrogate pairs are refused."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON value")
@@ -135,7 +135,11 @@ def _parse(line: str) -> Any:
             raise ValueError(f"{number} is too large")
         return value
 
-    return json.loads(line, parse_constant=refuse, parse_float=finite)
+    value = json.loads(line, parse_constant=refuse, parse_float=finite)
+    if "\\ud" in line.lower():
+        # Half a surrogate pair has no UTF-8 form: no tokenizer and no server could take it.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _explain(error: ValueError | RecursionError) -> tuple[str, str]:
@@ -148,6 +152,8 @@ def _explain(error: ValueError | RecursionError) -> tuple[str, str]:
         return "not JSON", f"not JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8", f"not UTF-8: {error.reason} at byte {error.start}"
+    if isinstance(error, UnicodeEncodeError):
+        return "not Unicode", "not Unicode: half a surrogate pair"
     return "not JSON", f"not JSON: {error}"
 
 

@@ -90,7 +90,7 @@ def grading_messages(messages: Sequence[Message], response: str, info_truth: str
     """
     graded: Message = {"role": "assistant", "content": response}
     return [
-        {"role": "system", "content": reward_prompt_med.replace("{info_truth}", info_truth)},
+        {"role": "system", "content": reward_prompt_med.replace("{info_truth}", _one_line(info_truth))},
         {"role": "user", "content": dialogue_lines([*messages, graded])},
     ]
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.offline import extract_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, prices
+from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, natural_int, prices
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
-    parser.add_argument("--max_retries", type=int, default=2, help="fresh tries after an unreadable answer")
+    parser.add_argument("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
     parser.add_argument("--max_failures", type=float, default=0.01, help="share of failed samples that exits with 0")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")

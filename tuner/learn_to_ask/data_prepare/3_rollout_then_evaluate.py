@@ -23,10 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
-from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
+from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, check_output, run
 from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_SAMPLING, evaluate, roll_out
 from tuner.learn_to_ask.engines.offline import grade_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, positive_int, prices
+from tuner.learn_to_ask.engines.select import (
+    add_engine_arguments,
+    build_engine,
+    check_engine,
+    natural_int,
+    positive_int,
+    prices,
+)
 from tuner.learn_to_ask.reward import TRAIN_MODES
 
 
@@ -54,7 +61,7 @@ def main() -> int:
         default=ROLLOUT_SAMPLING.repetition_penalty,
         help="of the policy; the Tinker API has none",
     )
-    parser.add_argument("--max_retries", type=int, default=2, help="fresh tries after an unreadable answer")
+    parser.add_argument("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
     parser.add_argument("--max_failures", type=float, default=0.01, help="share of failures that exits with 0")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
@@ -64,6 +71,11 @@ def main() -> int:
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     arguments = parser.parse_args()
 
+    # Before hours of rollouts: whatever can be known to stop the grading.
+    grader_model = {"model_path": arguments.grader_model_path, "model_flag": "--grader_model_path"}
+    check_engine(arguments, prefix="grader_", **grader_model)
+    if not arguments.resume:
+        check_output(arguments.eval_file_path, "--eval_file_path", overwrite=arguments.overwrite)
     rolled_out = roll_out(
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
@@ -97,8 +109,7 @@ def main() -> int:
             build_engine,
             arguments,
             prefix="grader_",
-            model_path=arguments.grader_model_path,
-            model_flag="--grader_model_path",
+            **grader_model,
             offline_answer=grade_answer,
         ),
         prices=prices(arguments, prefix="grader_"),

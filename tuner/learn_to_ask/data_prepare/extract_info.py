@@ -7,6 +7,7 @@ from pathlib import Path
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.labels import decision_truth, parse_info_set
@@ -55,17 +56,21 @@ def extract_info(
         return EXIT_DONE
     check_output(output_file, "--output_file", overwrite=overwrite)
     engine = make_engine()
-    journal = Journal(
-        output_file,
-        fingerprint={
-            "input": file_digest(input_file),
-            "engine": engine.description,
-            "sampling": str(SAMPLING),
-            "prompt": text_digest(info_extract_prompt),
-        },
-        resume=resume,
-        overwrite=overwrite,
-    )
+    try:
+        journal = Journal(
+            output_file,
+            fingerprint={
+                "input": file_digest(input_file),
+                "engine": engine.description,
+                "sampling": str(SAMPLING),
+                "prompt": text_digest(info_extract_prompt),
+            },
+            resume=resume,
+            overwrite=overwrite,
+        )
+    except BaseException:
+        engine.close()
+        raise
     report, usage = ReadReport(), Usage()
     waiting: dict[int, Sample] = {}
     count = 0
@@ -94,13 +99,15 @@ def extract_info(
             usage=usage,
         )
         for answer in answers:
-            journal.append(answer.key, waiting.pop(answer.key).model_copy(update={"info_set": answer.value}))
+            sample = waiting.pop(answer.key).model_copy(update={"info_set": answer.value})
+            journal.append(answer.key, sample, failed=answer.value is None)
+        if not report.good:
+            raise UserError(f"--input_file {input_file}: holds no usable session; the lines above say why")
         written = journal.finish(count)
     finally:
         journal.close()
         engine.close()
 
-    failed = usage.failed.total()
     print_summary(
         f"extracted: {output_file}",
         [
@@ -114,4 +121,4 @@ def extract_info(
         ],
         started=started,
     )
-    return EXIT_FAILURES if failed > max_failures * count else EXIT_DONE
+    return EXIT_FAILURES if journal.failed > max_failures * count else EXIT_DONE

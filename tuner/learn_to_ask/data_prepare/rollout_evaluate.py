@@ -7,6 +7,7 @@ from pathlib import Path
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
@@ -63,17 +64,21 @@ def roll_out(
     count = 0
     total = _count_lines(test_file)
     engine = make_engine()
-    journal = Journal(
-        rollout_file,
-        fingerprint={
-            "input": file_digest(test_file),
-            "engine": engine.description,
-            "sampling": str(sampling),
-            "prompt": text_digest(rollout_prompt(train_mode)),
-        },
-        resume=resume,
-        overwrite=overwrite,
-    )
+    try:
+        journal = Journal(
+            rollout_file,
+            fingerprint={
+                "input": file_digest(test_file),
+                "engine": engine.description,
+                "sampling": str(sampling),
+                "prompt": text_digest(rollout_prompt(train_mode)),
+            },
+            resume=resume,
+            overwrite=overwrite,
+        )
+    except BaseException:
+        engine.close()
+        raise
 
     def requests() -> Iterator[Request]:
         nonlocal count
@@ -96,6 +101,8 @@ def roll_out(
             task = waiting.pop(answer.key)
             if answer.value is not None:
                 journal.append(answer.key, TaskWithRollouts(**task.model_dump(), rollouts=answer.value))
+        if not report.good:
+            raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
         written = journal.finish(count)
     finally:
         journal.close()
@@ -155,26 +162,31 @@ def evaluate(
     usage = Usage()
     waiting: dict[int, _Grading] = {}
     keys: dict[int, tuple[int, int]] = {}
-    count = asked = 0
+    count = asked = rollouts = 0
     total = _count_lines(rollout_file)
     engine = make_engine()
-    journal = Journal(
-        eval_file,
-        fingerprint={
-            "input": file_digest(rollout_file),
-            "engine": engine.description,
-            "sampling": str(GRADER_SAMPLING),
-            "prompt": text_digest(reward_prompt_med),
-        },
-        resume=resume,
-        overwrite=overwrite,
-    )
+    try:
+        journal = Journal(
+            eval_file,
+            fingerprint={
+                "input": file_digest(rollout_file),
+                "engine": engine.description,
+                "sampling": str(GRADER_SAMPLING),
+                "prompt": text_digest(reward_prompt_med),
+            },
+            resume=resume,
+            overwrite=overwrite,
+        )
+    except BaseException:
+        engine.close()
+        raise
 
     def requests() -> Iterator[Request]:
-        nonlocal count, asked
+        nonlocal count, asked, rollouts
         tasks = read_jsonl(rollout_file, TaskWithRollouts, unique_key="cid", report=ReadReport(), strict=True)
         for task in progress(tasks, title="grading", total=total, unit="samples"):
             index, count = count, count + 1
+            rollouts += len(task.rollouts)
             if journal.done(index):
                 continue
             grading = _Grading(task)
@@ -201,7 +213,7 @@ def evaluate(
             grading = waiting[index]
             grading.set_scores(position, answer.value)
             if grading.finished:
-                journal.append(index, waiting.pop(index).graded_task())
+                journal.append(index, waiting.pop(index).graded_task(), failed=grading.failed)
         journal.finish(count)
     finally:
         journal.close()
@@ -219,7 +231,7 @@ def evaluate(
         started=started,
     )
     print_metrics(eval_file)
-    return EXIT_FAILURES if usage.failed.total() > max_failures * asked else EXIT_DONE
+    return EXIT_FAILURES if journal.failed > max_failures * rollouts else EXIT_DONE
 
 
 class _Grading:
@@ -236,6 +248,11 @@ class _Grading:
     def finished(self) -> bool:
         """Whether no grader has to be asked any more."""
         return not self.open_positions
+
+    @property
+    def failed(self) -> int:
+        """How many rollouts the grader gave no readable scores."""
+        return sum(scores is None for scores in self._scores.values())
 
     def set_scores(self, position: int, scores: Scores | None) -> None:
         """Takes the grader's scores of one rollout; `None` when grading failed."""

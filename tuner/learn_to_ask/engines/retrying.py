@@ -106,7 +106,7 @@ def ask(
             request, tried = tries[reply.key]
             usage.prompt_tokens += reply.prompt_tokens
             usage.completion_tokens += reply.completion_tokens
-            value = None if reply.error else parse(reply.texts)
+            value = None if reply.error else parse([_valid(text) for text in reply.texts])
             if value is not None:
                 usage.answered += 1
             elif tried < max_tries and not reply.final:
@@ -119,6 +119,11 @@ def ask(
             del tries[reply.key]
             yield Answer(reply.key, value)
         more = bool(again)  # answers that failed after the engine had taken the last request
+
+
+def _valid(text: str) -> str:
+    """The text without lone surrogates, which JSON can carry and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _reason(reply: Reply) -> str:

@@ -54,14 +54,23 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     add(f"--{prefix}concurrency", type=positive_int, default=32, help="openai: requests under way at once")
     add(f"--{prefix}connect_timeout", type=float, default=10.0, help="openai: seconds for a connection")
     add(f"--{prefix}read_timeout", type=float, default=600.0, help="openai: seconds for a whole answer")
-    add(f"--{prefix}request_retries", type=int, default=8, help="openai: tries after trouble with network or server")
+    add(
+        f"--{prefix}request_retries",
+        type=natural_int,
+        default=8,
+        help="openai: tries after trouble with network or server",
+    )
     add(
         f"--{prefix}extra_body",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="openai: send repetition_penalty and switch thinking off, which vLLM knows and plain OpenAI refuses",
     )
-    add(f"--{prefix}tensor_parallel_size", type=positive_int, help="vllm: GPUs to spread the model over; default: all")
+    add(
+        f"--{prefix}tensor_parallel_size",
+        type=positive_int,
+        help="vllm: GPUs to spread the model over; default: as many visible ones as its heads divide by",
+    )
     add(f"--{prefix}max_model_len", type=positive_int, help="vllm: longest prompt and answer; default: the model's")
     add(f"--{prefix}gpu_memory_utilization", type=float, default=0.9, help="vllm: share of each GPU's memory")
     add(f"--{prefix}dtype", default="auto", help="vllm: number format of weights and activations")
@@ -89,9 +98,8 @@ def build_engine(
         UserError: When a flag is missing or the model cannot be used.
     """
     flags = {name: getattr(arguments, f"{prefix}{name}") for name in _FLAGS}
-    name = flags["engine"]
-    if name == "auto":
-        name, reason = _choose(model_path, flags["base_url"], prefix=prefix, model_flag=model_flag)
+    name, reason = _engine_name(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    if reason:
         print(f"--{prefix}engine auto: {name}, because {reason}", file=sys.stderr)
     if name == "offline" and offline_answer:
         from tuner.learn_to_ask.engines.offline import OfflineEngine
@@ -100,9 +108,6 @@ def build_engine(
     if name == "openai":
         from tuner.learn_to_ask.engines.openai_api import OpenAIEngine
 
-        for needed in ("base_url", "model"):
-            if not flags[needed]:
-                raise UserError(f"--{prefix}{needed}: the openai engine needs it")
         return OpenAIEngine(
             base_url=flags["base_url"],
             model=flags["model"],
@@ -113,8 +118,7 @@ def build_engine(
             max_retries=flags["request_retries"],
             extra_body=flags["extra_body"],
         )
-    if not model_path:
-        raise UserError(f"{model_flag}: the {name} engine needs a model")
+    assert model_path  # _engine_name has seen to it
     if name == "vllm":
         from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
@@ -141,6 +145,33 @@ def prices(arguments: argparse.Namespace, *, prefix: str) -> Prices | None:
     return None if tokens_in is None and tokens_out is None else Prices(tokens_in or 0.0, tokens_out or 0.0)
 
 
+def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str) -> None:
+    """Checks the flags of an engine that is only built later, after something long.
+
+    Raises:
+        UserError: When a flag is missing.
+    """
+    _engine_name(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+
+
+def _engine_name(
+    arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str
+) -> tuple[str, str]:
+    """The engine that the flags mean, and why when it was not named; complains about missing flags."""
+    name, reason = getattr(arguments, f"{prefix}engine"), ""
+    if name == "auto":
+        name, reason = _choose(
+            model_path, getattr(arguments, f"{prefix}base_url"), prefix=prefix, model_flag=model_flag
+        )
+    if name == "openai":
+        for needed in ("base_url", "model"):
+            if not getattr(arguments, f"{prefix}{needed}"):
+                raise UserError(f"--{prefix}{needed}: the openai engine needs it")
+    elif name != "offline" and not model_path:
+        raise UserError(f"{model_flag}: the {name} engine needs a model")
+    return name, reason
+
+
 def _choose(model_path: str | None, base_url: str | None, *, prefix: str, model_flag: str) -> tuple[str, str]:
     """The engine that fits the model, and why."""
     from tuner.learn_to_ask.engines.vllm import installed
@@ -154,6 +185,14 @@ def _choose(model_path: str | None, base_url: str | None, *, prefix: str, model_
     if installed():
         return "vllm", "it is installed"
     return "transformers", "vLLM is not installed"
+
+
+def natural_int(text: str) -> int:
+    """An argparse type for whole numbers from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return value
 
 
 def positive_int(text: str) -> int:
