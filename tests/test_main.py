@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tuner.learn_to_ask import main
+from tuner.learn_to_ask.grader import GradingError
 from tuner.learn_to_ask.prompt import rollout_prompt_med, rollout_prompt_med_Ra
 from tuner.learn_to_ask.reward import STOP
 
@@ -155,7 +156,7 @@ def test_an_unreadable_grade_is_asked_for_again():
 
 
 def test_a_grader_that_never_answers_readably_is_an_error_and_not_a_zero():
-    with pytest.raises(main.GradingError, match="7_1"):
+    with pytest.raises(GradingError, match="3 tries"):
         judge(CONTINUE_TASK, "Is it dry?", "no", "idea", "at all")
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a checkout that is not installed
 
@@ -29,14 +29,13 @@ from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, prin
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.grading import parse_grade
+from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader
 from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.reward import (
     FUSION_MODES,
     TRAIN_MODES,
     FusionMode,
-    Scores,
     TrainMode,
     grade,
     needs_grader,
@@ -49,9 +48,6 @@ if TYPE_CHECKING:
     from agentscope.tuner import JudgeOutput, WorkflowOutput
 
     from tuner.learn_to_ask.records import Decision
-
-AUXILIARY_MODEL_NAME = "auxiliary_model"
-Grader = Literal["auxiliary", "offline"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +67,9 @@ class TrainingSettings:
     auxiliary_tensor_parallel_size: int = 2
     auxiliary_engine_num: int = 1
     grader_temperature: float = 0.7
+    grader_base_url: str = ""
+    grader_model: str = ""
+    grader_api_key_env: str = "OPENAI_API_KEY"
     # data
     data: Path = Path("tuner/learn_to_ask/data")
     total_epochs: int = 4
@@ -84,6 +83,18 @@ class TrainingSettings:
     batch_size: int = 64
     save_interval_steps: int = 90
 
+    @property
+    def grader_settings(self) -> GraderSettings:
+        """The grader's share."""
+        return GraderSettings(
+            grader=self.grader,
+            temperature=self.grader_temperature,
+            max_tokens=self.max_tokens,
+            base_url=self.grader_base_url,
+            model=self.grader_model,
+            api_key_env=self.grader_api_key_env,
+        )
+
 
 _HELP = {
     "model_path": "the policy: a local folder, a hub id or a model that Tinker offers",
@@ -92,11 +103,15 @@ _HELP = {
     "temperature": "of the policy's rollouts",
     "tensor_parallel_size": "GPUs of one rollout engine",
     "inference_engine_num": "rollout engines",
-    "grader": "auxiliary: an LLM beside the policy; offline: rules instead of a model, for trying the pipeline out",
+    "grader": "auxiliary: an LLM beside the policy; openai: any compatible endpoint, which frees the auxiliary GPUs; "
+    "offline: rules instead of a model, for trying the pipeline out",
     "auxiliary_model_path": "the grader's model",
     "auxiliary_tensor_parallel_size": "GPUs of one grader engine",
     "auxiliary_engine_num": "grader engines",
     "grader_temperature": "of the grader",
+    "grader_base_url": "of the openai grader, up to and including /v1",
+    "grader_model": "name under which the openai grader's endpoint offers the model",
+    "grader_api_key_env": "environment variable with the openai grader's key; must be set where Ray's workers run",
     "data": "folder with train.jsonl of script 2, or the file itself",
     "total_epochs": "passes over the data",
     "total_steps": "training steps; overrides --total_epochs",
@@ -107,11 +122,7 @@ _HELP = {
     "batch_size": "tasks a step",
     "save_interval_steps": "steps between two checkpoints",
 }
-_CHOICES = {"grader": get_args(Grader), "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
-
-
-class GradingError(RuntimeError):
-    """The grader gave no usable scores; Trinity repeats the group instead of training on a made-up reward."""
+_CHOICES = {"grader": GRADERS, "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
 
 
 Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
@@ -188,10 +199,10 @@ def make_judge(settings: TrainingSettings) -> Judge:
         scores = None
         if needs_grader(text, truth):
             messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
-            scores = await _ask_grader(messages, auxiliary_models, settings)
+            scores = await ask_grader(messages, auxiliary_models, settings.grader_settings)
         graded = grade(text, truth, scores)
-        if graded.content_score is None or graded.format_score is None:
-            raise GradingError(f"task {task.get('cid')}: the grader gave no readable scores")
+        assert graded.content_score is not None  # open only after a failed grading, which raises
+        assert graded.format_score is not None
         parts = {
             "action_score": graded.action_score,
             "content_score": graded.content_score,
@@ -206,30 +217,6 @@ def make_judge(settings: TrainingSettings) -> Judge:
 # The workflow and the judge of the default settings.
 run_react_agent = make_workflow(TrainingSettings())
 learn2ask_judge = make_judge(TrainingSettings())
-
-
-async def _ask_grader(
-    messages: list[dict[str, str]], auxiliary_models: "dict[str, OpenAIChatModel]", settings: TrainingSettings
-) -> Scores | None:
-    """Asks the grader until its scores can be read, three times at most."""
-    for _ in range(3):
-        if settings.grader == "offline":
-            from tuner.learn_to_ask.engines.offline import grade_answer
-
-            reply = grade_answer(messages)
-        else:
-            response: Any = await auxiliary_models[AUXILIARY_MODEL_NAME](
-                messages,
-                # Given here because TunerModelConfig.temperature never reaches the engine.
-                temperature=settings.grader_temperature,
-                max_tokens=settings.max_tokens,
-                seed=secrets.randbits(31),
-            )
-            reply = "".join(block["text"] for block in response.content if block["type"] == "text")
-        scores = parse_grade(reply)
-        if scores is not None:
-            return scores
-    return None
 
 
 def _check_auxiliary_models(auxiliary_models: "dict[str, OpenAIChatModel]", settings: TrainingSettings) -> None:
@@ -252,6 +239,10 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
     started = time.monotonic()
     if config.tinker and not os.environ.get("TINKER_API_KEY"):
         raise UserError("model.tinker.enable is true: set TINKER_API_KEY in the environment before the start")
+    if settings.grader == "openai":
+        for flag in ("grader_base_url", "grader_model"):
+            if not getattr(settings, flag):
+                raise UserError(f"--{flag}: the openai grader needs it")
     from tuner.learn_to_ask.engines.transformers import require_model
 
     require_model(settings.model_path)
