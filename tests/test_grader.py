@@ -38,7 +38,13 @@ def test_the_endpoint_grades_with_the_key_the_model_and_the_temperature_of_the_s
         output = judge(server)
 
         [call] = server.calls
-    assert output.metrics == {"reward": 3.0, "action_score": 1.0, "content_score": 0.5, "format_score": 1.0}
+    assert output.metrics == {
+        "reward": 3.0,
+        "action_score": 1.0,
+        "content_score": 0.5,
+        "format_score": 1.0,
+        "stopped_when_to_continue": 0.0,
+    }
     assert call.headers["authorization"] == f"Bearer {SECRET}"
     assert (call.body["model"], call.body["temperature"]) == ("judge-32b", 0.7)
     assert call.text.splitlines()[-1] == "doctor: Is it dry?"

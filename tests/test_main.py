@@ -106,7 +106,13 @@ def test_a_right_question_is_graded_and_its_parts_are_logged_beside_the_reward()
     output, grader = judge(CONTINUE_TASK, "Is it dry?", GOOD_GRADE)
 
     assert output.reward == 1 + 2 * 0.5 + 1.0
-    assert output.metrics == {"reward": 3.0, "action_score": 1.0, "content_score": 0.5, "format_score": 1.0}
+    assert output.metrics == {
+        "reward": 3.0,
+        "action_score": 1.0,
+        "content_score": 0.5,
+        "format_score": 1.0,
+        "stopped_when_to_continue": 0.0,
+    }
     [call] = grader.calls
     assert "symptom nature: dry cough" in call.messages[0]["content"]
     assert call.messages[1]["content"].splitlines()[-1] == "doctor: Is it dry?"

@@ -37,6 +37,7 @@ from tuner.learn_to_ask.reward import (
     TRAIN_MODES,
     FusionMode,
     TrainMode,
+    decision,
     grade,
     needs_grader,
     reward,
@@ -209,7 +210,9 @@ def make_judge(settings: TrainingSettings) -> Judge:
             "format_score": graded.format_score,
         }
         fused = reward(**parts, train_mode=settings.train_mode, fusion_mode=settings.fusion_mode)
-        return JudgeOutput(reward=fused, metrics={"reward": fused, **parts})
+        # Only logged for the rollouts it is about, so that each becomes a share of its own side.
+        stopped = {f"stopped_when_to_{truth}": float(decision(text) == "stop")}
+        return JudgeOutput(reward=fused, metrics={"reward": fused, **parts, **stopped})
 
     return learn2ask_judge
 
