@@ -38,7 +38,7 @@ class Journal:
                 else, or is still running.
         """
         self.output = output
-        self.path = output.with_name(f"{output.name}.journal")
+        self.path = journal_path(output)
         self._offsets = array("q")
         self._unsynced = 0
         self.failed = 0  # answers given up in all results, those of earlier runs included
@@ -57,22 +57,26 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{self.path}: another run is writing it; wait for it or name another output") from None
-        if overwrite or not self._holds_results():
+        if overwrite or not _holds_results(self._file):
             self._file.truncate(0)
         unfinished = self.path.stat().st_size > 0
         if unfinished and not resume:
-            raise UserError(
-                f"{self.path}: an unfinished run left its results here; pass --resume to continue it or "
-                "--overwrite to start again"
-            )
+            raise UserError(_unfinished(self.path))
         if not (unfinished and self._read(fingerprint)):
             self._write({"fingerprint": fingerprint})
 
-    def _holds_results(self) -> bool:
-        """Whether a fingerprint and at least one result are there; less is not worth keeping."""
-        self._file.seek(0)
-        self._file.readline()
-        return self._file.readline().endswith(b"\n")
+    @staticmethod
+    def check_unfinished(output: Path, *, resume: bool, overwrite: bool) -> None:
+        """Says before anything is loaded what opening the journal would say after.
+
+        Raises:
+            UserError: When an unfinished run is neither to be continued nor dropped.
+        """
+        path = journal_path(output)
+        if path.exists() and not resume and not overwrite:
+            with path.open("rb") as file:
+                if _holds_results(file):
+                    raise UserError(_unfinished(path))
 
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""
@@ -165,6 +169,25 @@ class Journal:
                 f"{self.path}: cannot resume, the unfinished run differs: {differences}. Use the former "
                 "settings, or --overwrite to start again"
             )
+
+
+def journal_path(output: Path) -> Path:
+    """Where the journal of an output is."""
+    return output.with_name(f"{output.name}.journal")
+
+
+def _holds_results(file: BinaryIO) -> bool:
+    """Whether a fingerprint and at least one result are there; less is not worth keeping."""
+    file.seek(0)
+    file.readline()
+    return file.readline().endswith(b"\n")
+
+
+def _unfinished(path: Path) -> str:
+    """What to do about an unfinished run."""
+    return (
+        f"{path}: an unfinished run left its results here; pass --resume to continue it or --overwrite to start again"
+    )
 
 
 def _complete_entry(line: bytes) -> dict[str, Any] | None:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
+from tuner.learn_to_ask.data_prepare.resumable import resumable
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
+from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.labels import decision_truth, parse_info_set
 from tuner.learn_to_ask.prompt import extraction_messages, info_extract_prompt
@@ -55,41 +56,35 @@ def extract_info(
         print(f"{output_file}: already complete")
         return EXIT_DONE
     check_output(output_file, "--output_file", overwrite=overwrite)
-    engine = make_engine()
-    try:
-        journal = Journal(
-            output_file,
-            fingerprint={
-                "input": file_digest(input_file),
-                "engine": engine.description,
-                "sampling": str(SAMPLING),
-                "prompt": text_digest(info_extract_prompt),
-            },
-            resume=resume,
-            overwrite=overwrite,
-        )
-    except BaseException:
-        engine.close()
-        raise
     report, usage = ReadReport(), Usage()
     waiting: dict[int, Sample] = {}
     count = 0
+    with resumable(
+        output_file,
+        make_engine,
+        depends_on={
+            "input": file_digest(input_file),
+            "sampling": str(SAMPLING),
+            "prompt": text_digest(info_extract_prompt),
+        },
+        resume=resume,
+        overwrite=overwrite,
+    ) as (engine, journal):
 
-    def requests() -> Iterator[Request]:
-        nonlocal count
-        sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
-        for session in progress(sessions, title="extracting", total=None, unit="sessions"):
-            for sample in segment(session):
-                index, count = count, count + 1
-                if journal.done(index):
-                    continue
-                if decision_truth(sample.remaining_chat) == "stop":
-                    journal.append(index, sample.model_copy(update={"info_set": []}))
-                    continue
-                waiting[index] = sample
-                yield Request(index, extraction_messages(sample.remaining_chat))
+        def requests() -> Iterator[Request]:
+            nonlocal count
+            sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
+            for session in progress(sessions, title="extracting", total=None, unit="sessions"):
+                for sample in segment(session):
+                    index, count = count, count + 1
+                    if journal.done(index):
+                        continue
+                    if decision_truth(sample.remaining_chat) == "stop":
+                        journal.append(index, sample.model_copy(update={"info_set": []}))
+                        continue
+                    waiting[index] = sample
+                    yield Request(index, extraction_messages(sample.remaining_chat))
 
-    try:
         answers = ask(
             engine,
             requests(),
@@ -104,9 +99,6 @@ def extract_info(
         if not report.good:
             raise UserError(f"--input_file {input_file}: holds no usable session; the lines above say why")
         written = journal.finish(count)
-    finally:
-        journal.close()
-        engine.close()
 
     print_summary(
         f"extracted: {output_file}",

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
+from tuner.learn_to_ask.data_prepare.resumable import resumable
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
-from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
+from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.metrics import METRICS, ScoredRollout, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med, rollout_messages, rollout_prompt
@@ -63,32 +64,26 @@ def roll_out(
     waiting: dict[int, Task] = {}
     count = 0
     total = _count_lines(test_file)
-    engine = make_engine()
-    try:
-        journal = Journal(
-            rollout_file,
-            fingerprint={
-                "input": file_digest(test_file),
-                "engine": engine.description,
-                "sampling": str(sampling),
-                "prompt": text_digest(rollout_prompt(train_mode)),
-            },
-            resume=resume,
-            overwrite=overwrite,
-        )
-    except BaseException:
-        engine.close()
-        raise
+    with resumable(
+        rollout_file,
+        make_engine,
+        depends_on={
+            "input": file_digest(test_file),
+            "sampling": str(sampling),
+            "prompt": text_digest(rollout_prompt(train_mode)),
+        },
+        resume=resume,
+        overwrite=overwrite,
+    ) as (engine, journal):
 
-    def requests() -> Iterator[Request]:
-        nonlocal count
-        for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
-            index, count = count, count + 1
-            if not journal.done(index):
-                waiting[index] = task
-                yield Request(index, rollout_messages(task.messages, train_mode))
+        def requests() -> Iterator[Request]:
+            nonlocal count
+            for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
+                index, count = count, count + 1
+                if not journal.done(index):
+                    waiting[index] = task
+                    yield Request(index, rollout_messages(task.messages, train_mode))
 
-    try:
         answers = ask(
             engine,
             requests(),
@@ -104,9 +99,6 @@ def roll_out(
         if not report.good:
             raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
         written = journal.finish(count)
-    finally:
-        journal.close()
-        engine.close()
 
     print_summary(
         f"rolled out: {rollout_file}",
@@ -164,42 +156,36 @@ def evaluate(
     keys: dict[int, tuple[int, int]] = {}
     count = asked = rollouts = 0
     total = _count_lines(rollout_file)
-    engine = make_engine()
-    try:
-        journal = Journal(
-            eval_file,
-            fingerprint={
-                "input": file_digest(rollout_file),
-                "engine": engine.description,
-                "sampling": str(GRADER_SAMPLING),
-                "prompt": text_digest(reward_prompt_med),
-            },
-            resume=resume,
-            overwrite=overwrite,
-        )
-    except BaseException:
-        engine.close()
-        raise
+    with resumable(
+        eval_file,
+        make_engine,
+        depends_on={
+            "input": file_digest(rollout_file),
+            "sampling": str(GRADER_SAMPLING),
+            "prompt": text_digest(reward_prompt_med),
+        },
+        resume=resume,
+        overwrite=overwrite,
+    ) as (engine, journal):
 
-    def requests() -> Iterator[Request]:
-        nonlocal count, asked, rollouts
-        tasks = read_jsonl(rollout_file, TaskWithRollouts, unique_key="cid", report=ReadReport(), strict=True)
-        for task in progress(tasks, title="grading", total=total, unit="samples"):
-            index, count = count, count + 1
-            rollouts += len(task.rollouts)
-            if journal.done(index):
-                continue
-            grading = _Grading(task)
-            if grading.finished:
-                journal.append(index, grading.graded_task())
-                continue
-            waiting[index] = grading
-            for position in sorted(grading.open_positions):
-                keys[asked] = (index, position)
-                yield Request(asked, grading_messages(task.messages, task.rollouts[position], task.info_truth))
-                asked += 1
+        def requests() -> Iterator[Request]:
+            nonlocal count, asked, rollouts
+            tasks = read_jsonl(rollout_file, TaskWithRollouts, unique_key="cid", report=ReadReport(), strict=True)
+            for task in progress(tasks, title="grading", total=total, unit="samples"):
+                index, count = count, count + 1
+                rollouts += len(task.rollouts)
+                if journal.done(index):
+                    continue
+                grading = _Grading(task)
+                if grading.finished:
+                    journal.append(index, grading.graded_task())
+                    continue
+                waiting[index] = grading
+                for position in sorted(grading.open_positions):
+                    keys[asked] = (index, position)
+                    yield Request(asked, grading_messages(task.messages, task.rollouts[position], task.info_truth))
+                    asked += 1
 
-    try:
         answers = ask(
             engine,
             requests(),
@@ -215,9 +201,6 @@ def evaluate(
             if grading.finished:
                 journal.append(index, waiting.pop(index).graded_task(), failed=grading.failed)
         journal.finish(count)
-    finally:
-        journal.close()
-        engine.close()
 
     print_summary(
         f"graded: {eval_file}",

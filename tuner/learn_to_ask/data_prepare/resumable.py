@@ -1,0 +1,42 @@
+"""An engine and the journal of what it answers, opened and closed together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuner.learn_to_ask.engines.base import Engine
+from tuner.learn_to_ask.journal import Journal
+
+
+@contextmanager
+def resumable(
+    output: Path,
+    make_engine: Callable[[], Engine],
+    *,
+    depends_on: Mapping[str, str],
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[tuple[Engine, Journal]]:
+    """Loads an engine and opens the journal of an output; both are closed in every case.
+
+    Args:
+        output: The file the run is going to write.
+        make_engine: Loads the engine, after what an unfinished run left has been looked at.
+        depends_on: What the results depend on besides the engine, name -> value.
+        resume: Continue an unfinished run.
+        overwrite: Drop an unfinished run.
+
+    Raises:
+        UserError: When an unfinished run is in the way, see `Journal`.
+    """
+    Journal.check_unfinished(output, resume=resume, overwrite=overwrite)
+    engine = make_engine()
+    try:
+        fingerprint = {**depends_on, "engine": engine.description}
+        journal = Journal(output, fingerprint=fingerprint, resume=resume, overwrite=overwrite)
+        try:
+            yield engine, journal
+        finally:
+            journal.close()
+    finally:
+        engine.close()
