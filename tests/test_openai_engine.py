@@ -549,7 +549,9 @@ def test_given_a_closed_engine_when_closed_again_then_nothing_happens(make_engin
 
 def test_given_a_waiting_run_when_interrupted_then_the_process_ends_at_once():
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        # A shell that starts things in the background has them ignore SIGINT.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.path.insert(0, sys.argv[2])\n"
         "from tuner.learn_to_ask.cli import run\n"
         "from tuner.learn_to_ask.engines.base import *\n"
         "from tuner.learn_to_ask.engines.openai_api import OpenAIEngine\n"
