@@ -565,7 +565,7 @@ def test_given_a_waiting_run_when_interrupted_then_the_process_ends_at_once():
         server.wait_until(lambda server: server.in_flight == 1)
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=10)
-    assert (process.returncode, printed) == (130, "interrupted\n")
+    assert (process.returncode, printed) == (130, "interrupted; where there is a --resume, it continues\n")
 
 
 @pytest.mark.slow
