@@ -58,13 +58,15 @@ async def ask_grader(
         GradingError: When no reply could be had or read.
     """
     for _ in range(_TRIES):
-        scores = parse_grade(await _reply(messages, auxiliary_models, settings))
+        scores = parse_grade(await reply_of_grader(messages, auxiliary_models, settings))
         if scores is not None:
             return scores
     raise GradingError(f"the grader gave no readable scores in {_TRIES} tries")
 
 
-async def _reply(messages: list[dict[str, str]], auxiliary_models: Mapping[str, Any], settings: GraderSettings) -> str:
+async def reply_of_grader(
+    messages: list[dict[str, str]], auxiliary_models: Mapping[str, Any], settings: GraderSettings
+) -> str:
     """One reply of the grader."""
     if settings.grader == "offline":
         from tuner.learn_to_ask.engines.offline import grade_answer

@@ -7,11 +7,16 @@ Examples:
   # no GPU: set model.tinker.enable to true in config.yaml, export TINKER_API_KEY, name a model Tinker offers
   python tuner/learn_to_ask/main.py --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B
 
+  # what a run would stumble over, and how many tokens it takes; neither starts anything
+  python tuner/learn_to_ask/main.py --check
+  python tuner/learn_to_ask/main.py --estimate
+
   # everything on a laptop, with sample data and a tiny policy
   make quickstart
 """
 
 import argparse
+import asyncio
 import dataclasses
 import os
 import secrets
@@ -29,7 +34,8 @@ from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, prin
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader
+from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader, reply_of_grader
+from tuner.learn_to_ask.jsonl import require_input
 from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.reward import (
@@ -346,6 +352,8 @@ def main() -> int:
         default=Path(__file__).with_name("config.yaml"),
         help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor",
     )
+    parser.add_argument("--check", action="store_true", help="check everything a run needs, start nothing")
+    parser.add_argument("--estimate", action="store_true", help="count the tokens of the whole run, start nothing")
     for field in dataclasses.fields(TrainingSettings):
         parser.add_argument(
             f"--{field.name}",
@@ -355,8 +363,46 @@ def main() -> int:
             help=_HELP[field.name],
         )
     flags = vars(parser.parse_args())
-    config_path = flags.pop("config")
-    return train(TrainingSettings(**flags), read_config(config_path))
+    config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
+    settings, config = TrainingSettings(**flags), read_config(config_path)
+    if only_estimate:
+        return print_token_estimate(settings)
+    if only_check:
+        return check(settings, config)
+    return train(settings, config)
+
+
+def check(settings: TrainingSettings, config: RunConfig) -> int:
+    """Prints what a run would stumble over, all at once.
+
+    Returns:
+        The exit code, 2 when a finding is fatal.
+    """
+    from tuner.learn_to_ask.preflight import exit_code, preflight, print_findings
+
+    def ask_endpoint(messages: list[dict[str, str]]) -> str:
+        return asyncio.run(reply_of_grader(messages, {}, settings.grader_settings))
+
+    findings = preflight(settings, config, ask_grader=ask_endpoint if settings.grader == "openai" else None)
+    print_findings(findings)
+    return exit_code(findings)
+
+
+def print_token_estimate(settings: TrainingSettings) -> int:
+    """Prints the tokens of the whole run, counted with the policy's tokenizer.
+
+    Returns:
+        The exit code.
+    """
+    from transformers import AutoTokenizer
+
+    from tuner.learn_to_ask.engines.transformers import require_model
+    from tuner.learn_to_ask.estimate import estimate, print_estimate
+
+    file = require_input(settings.data / "train.jsonl" if settings.data.is_dir() else settings.data, "--data")
+    require_model(settings.model_path)
+    print_estimate(estimate(settings, file, AutoTokenizer.from_pretrained(settings.model_path)))
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

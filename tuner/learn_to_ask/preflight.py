@@ -347,7 +347,7 @@ def model_finding(check: str, model_path: str, flag: str, place: ModelPlace) -> 
     """Judges where a model was found."""
     if place.problem:
         return Finding("fatal", check, f"{flag} {model_path}: {place.problem}")
-    size = f", {place.parameters / 1e9:.2f} billion parameters" if place.parameters else ""
+    size = f", {place.parameters / 1e6:,.1f} million parameters" if place.parameters else ""
     return Finding("ok", check, f"{model_path}: {place.where}{size}")
 
 
