@@ -6,6 +6,15 @@ from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input, writ
 from tuner.learn_to_ask.records import Task
 
 
+def train_file(data: Path) -> Path:
+    """The train split that `--data` names: `train.jsonl` in a folder, or the file itself.
+
+    Raises:
+        UserError: When there is no such file, or it is empty.
+    """
+    return require_input(data / "train.jsonl" if data.is_dir() else data, "--data")
+
+
 def stage_dataset(data: Path, folder: Path) -> int:
     """Copies the train split to `folder/train.jsonl`.
 
@@ -23,7 +32,7 @@ def stage_dataset(data: Path, folder: Path) -> int:
     Raises:
         UserError: When there is no such file, or the first line that is no task.
     """
-    file = require_input(data / "train.jsonl" if data.is_dir() else data, "--data")
+    file = train_file(data)
     report = ReadReport()
     tasks = read_jsonl(file, Task, unique_key="cid", report=report, strict=True)
     return write_jsonl(folder / "train.jsonl", (task.model_dump(exclude={"diagn", "session_id"}) for task in tasks))

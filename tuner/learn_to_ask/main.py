@@ -32,10 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a chec
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
-from tuner.learn_to_ask.dataset import stage_dataset
+from tuner.learn_to_ask.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader, reply_of_grader
-from tuner.learn_to_ask.jsonl import require_input
 from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.reward import (
@@ -399,7 +398,7 @@ def print_token_estimate(settings: TrainingSettings) -> int:
     from tuner.learn_to_ask.engines.transformers import require_model
     from tuner.learn_to_ask.estimate import estimate, print_estimate
 
-    file = require_input(settings.data / "train.jsonl" if settings.data.is_dir() else settings.data, "--data")
+    file = train_file(settings.data)
     require_model(settings.model_path)
     print_estimate(estimate(settings, file, AutoTokenizer.from_pretrained(settings.model_path)))
     return EXIT_DONE

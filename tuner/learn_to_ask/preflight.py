@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_UNUSABLE
+from tuner.learn_to_ask.dataset import train_file
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
-from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
+from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
 from tuner.learn_to_ask.records import Task
 
@@ -81,7 +82,7 @@ def preflight(
     policies: list[ModelPlace] = []
 
     def dataset() -> list[Finding]:
-        scans.append(scan_dataset(_tasks_file(settings)))
+        scans.append(scan_dataset(train_file(settings.data)))
         return dataset_findings(scans[0], settings)
 
     def ray() -> list[Finding]:
@@ -279,11 +280,6 @@ def _batch_findings(tasks: int, settings: "TrainingSettings") -> list[Finding]:
     return [Finding("fatal", "steps", said + "lower --batch_size or raise --total_epochs")]
 
 
-def _tasks_file(settings: "TrainingSettings") -> Path:
-    """The train split, as stage_dataset finds it."""
-    return require_input(settings.data / "train.jsonl" if settings.data.is_dir() else settings.data, "--data")
-
-
 def check_prompt_lengths(settings: "TrainingSettings") -> Finding:
     """Counts the prompts that leave no room for a response, with the policy's own tokenizer."""
     room = settings.max_model_len - settings.max_tokens
@@ -300,7 +296,7 @@ def check_prompt_lengths(settings: "TrainingSettings") -> Finding:
     if not getattr(tokenizer, "chat_template", None):
         said = f"the tokenizer of {settings.model_path} has no chat template: name an instruct model with --model_path"
         return Finding("fatal", "prompt lengths", said)
-    tasks = read_jsonl(_tasks_file(settings), Task, unique_key="cid", report=ReadReport(), quiet=True)
+    tasks = read_jsonl(train_file(settings.data), Task, unique_key="cid", report=ReadReport(), quiet=True)
     lengths = [
         len(encode_chat(tokenizer, rollout_messages(task.messages, settings.train_mode), max_prompt_tokens=None)[0])
         for task in tasks

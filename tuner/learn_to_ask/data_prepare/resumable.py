@@ -1,7 +1,7 @@
 """An engine and the journal of what it answers, opened and closed together."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tuner.learn_to_ask.engines.base import Engine
@@ -30,13 +30,7 @@ def resumable(
         UserError: When an unfinished run is in the way, see `Journal`.
     """
     Journal.check_unfinished(output, resume=resume, overwrite=overwrite)
-    engine = make_engine()
-    try:
+    with closing(make_engine()) as engine:
         fingerprint = {**depends_on, "engine": engine.description}
-        journal = Journal(output, fingerprint=fingerprint, resume=resume, overwrite=overwrite)
-        try:
+        with closing(Journal(output, fingerprint=fingerprint, resume=resume, overwrite=overwrite)) as journal:
             yield engine, journal
-        finally:
-            journal.close()
-    finally:
-        engine.close()

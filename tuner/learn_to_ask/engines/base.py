@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+# The error of a conversation whose system prompt and last message alone exceed the context.
+PROMPT_TOO_LONG = "prompt too long"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:

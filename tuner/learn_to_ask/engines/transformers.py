@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
 
@@ -57,7 +57,7 @@ class TransformersEngine:
                 if shortened:
                     self._shortened.add(request.key)
                 if len(ids) > limit:
-                    yield Reply(request.key, [], error="prompt too long", final=True)
+                    yield Reply(request.key, [], error=PROMPT_TOO_LONG, final=True)
                 else:
                     prompts.append((request.key, ids))
             prompts.sort(key=lambda prompt: len(prompt[1]))

@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.engines.transformers import require_model
 from tuner.learn_to_ask.errors import UserError
-
-PROMPT_TOO_LONG = "prompt too long"
 
 # Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
 # the batch stays empty while the next prompts are tokenized.
