@@ -82,9 +82,9 @@ def test_the_rollout_file_holds_the_test_records_with_their_rollouts(files):
     assert run_rollout(files) == EXIT_DONE
 
     assert records(files[1]) == [
-        {**TASKS[0], "rollouts": ["Do you cough?"] * 3},
-        {**TASKS[1], "rollouts": ["<stop />"] * 3},
-        {**TASKS[2], "rollouts": ["Do you cough?"] * 3},
+        {**TASKS[0], "rollouts": ["Do you cough?"] * 3, "policy": "offline:ask_or_stop"},
+        {**TASKS[1], "rollouts": ["<stop />"] * 3, "policy": "offline:ask_or_stop"},
+        {**TASKS[2], "rollouts": ["Do you cough?"] * 3, "policy": "offline:ask_or_stop"},
     ]
 
 
@@ -97,6 +97,7 @@ def test_the_evaluation_file_adds_one_grade_a_rollout_and_asks_the_grader_only_f
     question = {"think": "fits", "action_score": 1.0, "format_score": 1.0, "content_score": 0.5}
     stop = {"think": "", "action_score": 1.0, "format_score": 1.0, "content_score": 1.0}
     assert [record["grades"] for record in records(files[2])] == [[question] * 3, [stop] * 3, [question] * 3]
+    assert {record["grader"] for record in records(files[2])} == {"offline:<lambda>"}
     assert len(asked) == 6
     # By hand: rewards 1 + 2 * 0.5 + 1 = 3 for six questions and 4 for three stops.
     assert f"Total reward                            {(6 * 3 + 3 * 4) / 9:.3f}" in capsys.readouterr().out
@@ -148,7 +149,8 @@ def test_an_interrupted_run_is_resumed_without_asking_twice(files):
     resumed.__name__ = "fails_at_the_fifth"
     assert run_evaluation(files, resumed, resume=True) == EXIT_DONE
 
-    assert files[2].read_bytes() == undisturbed.read_bytes()
+    expected = undisturbed.read_text().replace("offline:good_grader", "offline:fails_at_the_fifth")
+    assert files[2].read_text() == expected
     # The first sample was finished: its three grades were not asked for again.
     assert sum("patient of 1_0" in text for text in asked) == 3
 

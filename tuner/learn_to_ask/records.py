@@ -81,6 +81,20 @@ class Task(_FromSession):
     info_truth: str = ""
 
 
+class Regrade(_Record):
+    """What a grader said when it was asked about the same rollout once more.
+
+    Attributes:
+        think: Its reasoning.
+        format_score: In [0, 1]; `None` when grading failed.
+        content_score: In [0, 1]; `None` when grading failed.
+    """
+
+    think: str = ""
+    format_score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+    content_score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+
+
 class Grade(_Record):
     """The scores of one rollout (spec sections 6 and 8).
 
@@ -98,12 +112,30 @@ class Grade(_Record):
 
 
 class TaskWithRollouts(Task):
-    """A line of the rollout file: the task and the policy's answers to it."""
+    """A line of the rollout file.
+
+    Attributes:
+        rollouts: The policy's answers to the task.
+        policy: Engine and model that gave them, such as `vllm:Qwen/Qwen2.5-7B-Instruct`; `""` in files that do
+            not say.
+    """
 
     rollouts: list[str]
+    policy: str = ""
 
 
 class GradedTask(TaskWithRollouts):
-    """A line of the evaluation file: one grade for each rollout, in the same order."""
+    """A line of the evaluation file: one grade for each rollout, in the same order.
+
+    Attributes:
+        grades: Of the rollouts.
+        grader: Engine and model that graded, `""` in files that do not say; two evaluations compare when it is
+            the same.
+        regrades: For each rollout its further grades (`--grade_repeat`), `[]` when each was graded once. They
+            measure how far the grader agrees with itself; metrics read `grades`, so that they mean the same for
+            any number of repeats.
+    """
 
     grades: list[Grade]
+    grader: str = ""
+    regrades: list[list[Regrade]] = []

@@ -95,7 +95,9 @@ def roll_out(
         for answer in progress(answers, title="rolling out", total=total - journal.resumed, unit="samples"):
             task = waiting.pop(answer.key)
             if answer.value is not None:
-                journal.append(answer.key, TaskWithRollouts(**task.model_dump(), rollouts=answer.value))
+                journal.append(
+                    answer.key, TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=engine.description)
+                )
         if not report.good:
             raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
         written = journal.finish(count)
@@ -178,7 +180,7 @@ def evaluate(
                     continue
                 grading = _Grading(task)
                 if grading.finished:
-                    journal.append(index, grading.graded_task())
+                    journal.append(index, grading.graded_task(engine.description))
                     continue
                 waiting[index] = grading
                 for position in sorted(grading.open_positions):
@@ -199,7 +201,7 @@ def evaluate(
             grading = waiting[index]
             grading.set_scores(position, answer.value)
             if grading.finished:
-                journal.append(index, waiting.pop(index).graded_task(), failed=grading.failed)
+                journal.append(index, waiting.pop(index).graded_task(engine.description), failed=grading.failed)
         journal.finish(count)
 
     print_summary(
@@ -242,13 +244,13 @@ class _Grading:
         self.open_positions.remove(position)
         self._scores[position] = scores
 
-    def graded_task(self) -> GradedTask:
-        """The line of the evaluation file."""
+    def graded_task(self, grader: str) -> GradedTask:
+        """The line of the evaluation file, with the grader's name."""
         grades: list[Grade] = [
             grade(rollout, self._task.decision_truth, self._scores.get(position))
             for position, rollout in enumerate(self._task.rollouts)
         ]
-        return GradedTask(**self._task.model_dump(), grades=grades)
+        return GradedTask(**self._task.model_dump(), grades=grades, grader=grader)
 
 
 def read_evaluation(eval_file: Path) -> list[ScoredRollout]:
