@@ -88,20 +88,38 @@ def test_a_missing_file_is_named(tmp_path):
         read_config(tmp_path / "gone.yaml")
 
 
-def test_the_effective_config_is_the_users_with_the_cluster_filled_in(tmp_path):
+def test_the_effective_config_is_the_users_with_cluster_and_operator_filled_in(tmp_path):
+    own = {"name": "reward_filter", "args": {"threshold": 1.0}}
     file = write(
         tmp_path / "config.yaml",
-        {"project": "p", "name": "${oc.env:HOME}", "cluster": {"node_num": 2}, "explorer": {"max_timeout": 7}},
+        {
+            "project": "p",
+            "name": "${oc.env:HOME}",
+            "cluster": {"node_num": 2},
+            "explorer": {"max_timeout": 7},
+            "data_processor": {"experience_pipeline": {"save_input": False, "operators": [own]}},
+        },
     )
+    config = read_config(file)
 
-    write_effective_config(read_config(file), tmp_path / "effective.yaml", ray_address="local")
+    write_effective_config(config, tmp_path / "effective.yaml", ray_address="local", rollouts=320)
 
+    assert config.rollout_seconds == 7.0
+    left_out = {"name": "tuner.learn_to_ask.failed_rollouts.LeaveOutFailedRollouts", "args": {"rollouts": 320}}
     assert yaml.safe_load((tmp_path / "effective.yaml").read_text()) == {
         "project": "p",
         "name": "${oc.env:HOME}",
         "cluster": {"node_num": 2, "ray_address": "local"},
         "explorer": {"max_timeout": 7},
+        "data_processor": {"experience_pipeline": {"save_input": False, "operators": [left_out, own]}},
     }
+
+
+def test_a_run_that_trinity_would_rename_behind_our_back_is_refused(tmp_path):
+    file = write(tmp_path / "config.yaml", {"name": "n", "continue_from_checkpoint": False})
+
+    with pytest.raises(UserError, match=r"continue_from_checkpoint: false .* new `name`"):
+        read_config(file)
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Workflow and judge of main.py, with a chat model that answers from a list."""
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import pytest
 
+from tuner.learn_to_ask import grader as grader_module
 from tuner.learn_to_ask import main
-from tuner.learn_to_ask.grader import GradingError
+from tuner.learn_to_ask.grader import GradingError, ask_grader
 from tuner.learn_to_ask.prompt import rollout_prompt_med, rollout_prompt_med_Ra
 from tuner.learn_to_ask.reward import STOP
 
@@ -112,6 +114,7 @@ def test_a_right_question_is_graded_and_its_parts_are_logged_beside_the_reward()
         "content_score": 0.5,
         "format_score": 1.0,
         "stopped_when_to_continue": 0.0,
+        "grader_failures": 0.0,
     }
     [call] = grader.calls
     assert "symptom nature: dry cough" in call.messages[0]["content"]
@@ -161,9 +164,43 @@ def test_an_unreadable_grade_is_asked_for_again():
     assert len(grader.calls) == 2
 
 
-def test_a_grader_that_never_answers_readably_is_an_error_and_not_a_zero():
-    with pytest.raises(GradingError, match="3 tries"):
-        judge(CONTINUE_TASK, "Is it dry?", "no", "idea", "at all")
+def test_a_rollout_whose_grading_fails_has_no_reward_rather_than_zero_and_is_counted(capsys):
+    output, grader = judge(CONTINUE_TASK, "Is it dry?", "no", "idea", "at all")
+
+    assert math.isnan(output.reward)
+    assert output.metrics == {"action_score": 1.0, "stopped_when_to_continue": 0.0, "grader_failures": 1.0}
+    assert len(grader.calls) == 3
+    assert "left out of the update: the grader gave no readable scores in 3 tries" in capsys.readouterr().err
+
+
+def test_an_auxiliary_model_that_fails_for_a_moment_is_asked_again(monkeypatch):
+    monkeypatch.setattr(grader_module, "_PAUSES", (0.0, 0.0))
+
+    class Recovering(ListedModel):
+        async def __call__(self, *arguments, **kwargs):
+            if self.texts[0] is None:
+                self.texts.pop(0)
+                raise ConnectionError("gone")
+            return await super().__call__(*arguments, **kwargs)
+
+    recovering = Recovering(None, None, GOOD_GRADE)
+    scores = asyncio.run(ask_grader([], {"auxiliary_model": recovering}, main.TrainingSettings().grader_settings()))
+    assert scores.content_score == 0.5
+
+    with pytest.raises(GradingError, match="the auxiliary model failed: ConnectionError"):
+        gone = Recovering(None, None, None)
+        asyncio.run(ask_grader([], {"auxiliary_model": gone}, main.TrainingSettings().grader_settings()))
+
+
+def test_a_grader_that_hangs_is_given_up_within_half_the_time_of_a_rollout():
+    class Hanging(ListedModel):
+        async def __call__(self, *arguments, **kwargs):
+            await asyncio.Event().wait()
+
+    settings = main.TrainingSettings().grader_settings(rollout_seconds=0.1)
+
+    with pytest.raises(GradingError, match=r"no readable scores within 0\.05 s"):
+        asyncio.run(ask_grader([], {"auxiliary_model": Hanging()}, settings))
 
 
 def test_the_offline_grader_needs_no_auxiliary_model():

@@ -37,6 +37,7 @@ from tuner.learn_to_ask.preflight import (
     within,
 )
 from tuner.learn_to_ask.records import Task
+from tuner.learn_to_ask.resume import identity, record
 
 PATIENT = {"role": "user", "content": "it hurts"}
 DOCTOR = {"role": "assistant", "content": "where?"}
@@ -601,7 +602,8 @@ def machine(monkeypatch):
 
 
 def test_everything_that_is_wrong_is_told_at_once(machine, tmp_path, capsys):
-    wrong = settings(model_path=str(tmp_path / "gone"), data=tmp_path / "none.jsonl", grader="openai")
+    endpoint = {"grader": "openai", "grader_base_url": "http://127.0.0.1:1/v1", "grader_model": "judge"}
+    wrong = settings(model_path=str(tmp_path / "gone"), data=tmp_path / "none.jsonl", **endpoint)
 
     found = preflight(wrong, run_config(tmp_path), ask_grader=lambda _: "prose")
 
@@ -611,6 +613,28 @@ def test_everything_that_is_wrong_is_told_at_once(machine, tmp_path, capsys):
     print_findings(found)
     assert f"preflight: {len(found)} findings, {len(fatal)} fatal" in capsys.readouterr().out
     assert all("\n" not in finding.verdict for finding in found)
+
+
+def test_an_openai_grader_without_an_endpoint_is_told_by_flag(machine, tmp_path):
+    found = preflight(settings(grader="openai"), run_config(tmp_path), ask_grader=lambda _: GOOD_GRADE)
+
+    said = [finding.verdict for finding in found if finding.check == "grader"]
+    assert said == ["--grader_base_url: the openai grader needs it", "--grader_model: the openai grader needs it"]
+
+
+def test_a_run_that_would_go_on_with_other_settings_is_refused_before_the_start(machine, tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps(CONTINUE))
+    config = run_config(tmp_path)
+    record(config.job_folder, identity(settings(data=tmp_path), config, tmp_path / "train.jsonl"))
+    (config.job_folder / "latest_checkpointed_iteration.txt").write_text("90")
+
+    def checkpoints(**changes):
+        found = preflight(settings(data=tmp_path, grader="offline", **changes), config)
+        [finding] = [finding for finding in found if finding.check == "checkpoints"]
+        return finding
+
+    assert checkpoints(group_size=8).level == "fatal"
+    assert "--grader was auxiliary, is now offline; --group_size was 5, is now 8" in checkpoints(group_size=8).verdict
 
 
 def test_a_run_that_can_start_has_nothing_fatal(machine, tmp_path, monkeypatch):

@@ -31,6 +31,10 @@ HOMES = {
     "explorer.auxiliary_models": "the flags of the grader (--auxiliary_model_path, ...)",
 }
 
+_MAX_TIMEOUT = 1800.0  # Trinity's default of explorer.max_timeout
+# The operator of the experience pipeline that keeps failed rollouts from stalling a run.
+_OPERATOR = "tuner.learn_to_ask.failed_rollouts.LeaveOutFailedRollouts"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -41,6 +45,7 @@ class RunConfig:
         tinker: Whether a Tinker service trains and rolls out.
         base_url: Address of that service, `None` for the hosted one.
         ray_address: Of the cluster to use, `None` when the file leaves it open.
+        rollout_seconds: Longest time for a group of rollouts, grading included.
         job_folder: Where checkpoints, logs and metrics of the run go.
     """
 
@@ -49,6 +54,7 @@ class RunConfig:
     base_url: str | None
     ray_address: str | None
     job_folder: Path
+    rollout_seconds: float = _MAX_TIMEOUT
 
 
 def read_config(path: Path) -> RunConfig:
@@ -76,6 +82,11 @@ def read_config(path: Path) -> RunConfig:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"--config {path}: {str(error).splitlines()[0]}") from error
+    if resolved.get("continue_from_checkpoint") is False:
+        raise UserError(
+            f"--config {path}: continue_from_checkpoint: false would have Trinity rename the run behind our back; "
+            "remove it, and give a new run a new `name`"
+        )
     tinker = (resolved.get("model") or {}).get("tinker") or {}
     folders = [resolved.get(key) or "" for key in ("checkpoint_root_dir", "project", "group", "name")]
     return RunConfig(
@@ -84,6 +95,7 @@ def read_config(path: Path) -> RunConfig:
         base_url=tinker.get("base_url"),
         ray_address=(resolved.get("cluster") or {}).get("ray_address"),
         job_folder=Path.cwd().joinpath(*folders),
+        rollout_seconds=float((resolved.get("explorer") or {}).get("max_timeout") or _MAX_TIMEOUT),
     )
 
 
@@ -96,7 +108,21 @@ def _holds(config: Any, key: str) -> bool:
     return True
 
 
-def write_effective_config(config: RunConfig, path: Path, *, ray_address: str) -> None:
-    """Writes the config that `tune()` gets: the user's, with the Ray cluster filled in."""
-    effective = {**config.raw, "cluster": {**(config.raw.get("cluster") or {}), "ray_address": ray_address}}
+def write_effective_config(config: RunConfig, path: Path, *, ray_address: str, rollouts: int) -> None:
+    """Writes the config that `tune()` gets: the user's, with what depends on the run filled in.
+
+    Args:
+        config: The user's.
+        path: The file to write.
+        ray_address: Of the cluster.
+        rollouts: Of a step, failed ones included; see failed_rollouts.py.
+    """
+    processor = config.raw.get("data_processor") or {}
+    pipeline = processor.get("experience_pipeline") or {}
+    operators = [{"name": _OPERATOR, "args": {"rollouts": rollouts}}, *(pipeline.get("operators") or [])]
+    effective = {
+        **config.raw,
+        "cluster": {**(config.raw.get("cluster") or {}), "ray_address": ray_address},
+        "data_processor": {**processor, "experience_pipeline": {**pipeline, "operators": operators}},
+    }
     path.write_text(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -18,6 +18,7 @@ Examples:
 import argparse
 import asyncio
 import dataclasses
+import math
 import os
 import secrets
 import sys
@@ -33,10 +34,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a chec
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset, train_file
-from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader, reply_of_grader
+from tuner.learn_to_ask.grader import (
+    AUXILIARY_MODEL_NAME,
+    GRADERS,
+    Grader,
+    GraderSettings,
+    GradingError,
+    ask_grader,
+    reply_of_grader,
+)
 from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
+from tuner.learn_to_ask.resume import (
+    check_same_run,
+    identity,
+    last_checkpoint,
+    record,
+    rewind,
+    save_sampler_weights,
+)
 from tuner.learn_to_ask.reward import (
     FUSION_MODES,
     TRAIN_MODES,
@@ -89,13 +105,17 @@ class TrainingSettings:
     batch_size: int = 64
     save_interval_steps: int = 90
 
-    @property
-    def grader_settings(self) -> GraderSettings:
-        """The grader's share."""
+    def grader_settings(self, rollout_seconds: float = 600.0) -> GraderSettings:
+        """The grader's share.
+
+        Args:
+            rollout_seconds: Longest time for a group of rollouts, of which grading gets half.
+        """
         return GraderSettings(
             grader=self.grader,
             temperature=self.grader_temperature,
             max_tokens=self.max_tokens,
+            seconds=rollout_seconds / 2,
             base_url=self.grader_base_url,
             model=self.grader_model,
             api_key_env=self.grader_api_key_env,
@@ -184,40 +204,49 @@ def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = 
     return run_react_agent
 
 
-def make_judge(settings: TrainingSettings) -> Judge:
+def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0) -> Judge:
     """Makes the judge for the given settings (spec section 6).
 
     Args:
         settings: Picks the grader and how its scores are fused.
+        rollout_seconds: Longest time for a group of rollouts, grading included.
     """
+    grader_settings = settings.grader_settings(rollout_seconds)
 
     async def learn2ask_judge(
         task: dict[str, Any],
         response: "Msg",
         auxiliary_models: "dict[str, OpenAIChatModel]",
     ) -> "JudgeOutput":
-        """Rewards a response; asks the grader only where a question is the right thing."""
+        """Rewards a response; asks the grader only where a question is the right thing.
+
+        The reward of a rollout whose grading failed is NaN, see failed_rollouts.py.
+        """
         from agentscope.tuner import JudgeOutput
 
         _check_auxiliary_models(auxiliary_models, settings)
         text = response.get_text_content() or ""
         truth: Decision = task.get("decision_truth") or "continue"
+        # Each of these is only logged for the rollouts it is about, so that their mean is a share of those.
+        shares = {f"stopped_when_to_{truth}": float(decision(text) == "stop")}
         scores = None
         if needs_grader(text, truth):
             messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
-            scores = await ask_grader(messages, auxiliary_models, settings.grader_settings)
+            try:
+                scores = await ask_grader(messages, auxiliary_models, grader_settings)
+            except GradingError as error:
+                print(f"rollout left out of the update: {error}", file=sys.stderr)
+            shares["grader_failures"] = float(scores is None)
         graded = grade(text, truth, scores)
-        assert graded.content_score is not None  # open only after a failed grading, which raises
-        assert graded.format_score is not None
+        if graded.content_score is None or graded.format_score is None:
+            return JudgeOutput(reward=math.nan, metrics={"action_score": graded.action_score, **shares})
         parts = {
             "action_score": graded.action_score,
             "content_score": graded.content_score,
             "format_score": graded.format_score,
         }
         fused = reward(**parts, train_mode=settings.train_mode, fusion_mode=settings.fusion_mode)
-        # Only logged for the rollouts it is about, so that each becomes a share of its own side.
-        stopped = {f"stopped_when_to_{truth}": float(decision(text) == "stop")}
-        return JudgeOutput(reward=fused, metrics={"reward": fused, **parts, **stopped})
+        return JudgeOutput(reward=fused, metrics={"reward": fused, **parts, **shares})
 
     return learn2ask_judge
 
@@ -235,7 +264,7 @@ def _check_auxiliary_models(auxiliary_models: "dict[str, OpenAIChatModel]", sett
 
 
 def train(settings: TrainingSettings, config: RunConfig) -> int:
-    """Runs the training.
+    """Runs the training, or goes on with it from its last checkpoint.
 
     Args:
         settings: The arguments of tune().
@@ -245,22 +274,35 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
         The exit code: tune() swallows the errors of its actors, so the last checkpoint is what counts.
     """
     started = time.monotonic()
-    if config.tinker and not os.environ.get("TINKER_API_KEY"):
-        raise UserError("model.tinker.enable is true: set TINKER_API_KEY in the environment before the start")
-    if settings.grader == "openai":
-        for flag in ("grader_base_url", "grader_model"):
-            if not getattr(settings, flag):
-                raise UserError(f"--{flag}: the openai grader needs it")
-    from tuner.learn_to_ask.engines.transformers import require_model
-
-    require_model(settings.model_path)
-    tasks = stage_dataset(settings.data, config.job_folder / "taskset")
+    job = config.job_folder
+    run_identity = identity(settings, config, train_file(settings.data))
+    check_same_run(job, run_identity)
+    record(job, run_identity)
+    tasks = stage_dataset(settings.data, job / "taskset")
     steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
-    if steps < 1:
-        raise UserError(
-            f"--batch_size {settings.batch_size}: {tasks} tasks x {settings.total_epochs} epochs do not fill one batch"
-        )
+    reached = rewind(job, batch_size=settings.batch_size)
+    if reached:
+        print(f"going on from the checkpoint of step {reached} of {steps}")
+        if config.tinker:
+            save_sampler_weights(job, reached, config.base_url)
+    if reached < steps:
+        _tune(settings, config, steps)
+        reached = last_checkpoint(job)
+        if reached and config.tinker:
+            save_sampler_weights(job, reached, config.base_url)
+    print_summary(
+        f"trained: {job}",
+        [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{reached} of {steps}")],
+        started=started,
+    )
+    if reached < steps:
+        print(f"error: training stopped early; see {job / 'log'} and start again to go on", file=sys.stderr)
+        return EXIT_FAILURES
+    return EXIT_DONE
 
+
+def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
+    """Calls tune(), which starts Ray where none runs."""
     from agentscope.tuner import AlgorithmConfig, DatasetConfig, TunerModelConfig, tune
 
     policy = TunerModelConfig(
@@ -285,10 +327,15 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
         )
     with tempfile.TemporaryDirectory() as folder:
         effective = Path(folder) / "config.yaml"
-        write_effective_config(config, effective, ray_address=config.ray_address or _ray_address())
+        write_effective_config(
+            config,
+            effective,
+            ray_address=config.ray_address or _ray_address(),
+            rollouts=settings.batch_size * settings.group_size,
+        )
         tune(
             workflow_func=make_workflow(settings, _special_tokens(settings.model_path) if config.tinker else ()),
-            judge_func=make_judge(settings),
+            judge_func=make_judge(settings, config.rollout_seconds),
             model=policy,
             auxiliary_models=graders,
             train_dataset=DatasetConfig(
@@ -308,19 +355,6 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
             config_path=str(effective),
         )
 
-    reached = _last_checkpoint(config.job_folder)
-    print_summary(
-        f"trained: {config.job_folder}",
-        [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{reached} of {steps}")],
-        started=started,
-    )
-    if reached < steps:
-        print(
-            f"error: training stopped early; see {config.job_folder / 'log'} and start again to go on", file=sys.stderr
-        )
-        return EXIT_FAILURES
-    return EXIT_DONE
-
 
 def _ray_address() -> str:
     """`"auto"` when a Ray cluster is running, which is left alone; else `"local"`, which starts one for this run."""
@@ -334,12 +368,6 @@ def _special_tokens(model_path: str) -> tuple[str, ...]:
     from transformers import AutoTokenizer
 
     return tuple(AutoTokenizer.from_pretrained(model_path).all_special_tokens)
-
-
-def _last_checkpoint(job_folder: Path) -> int:
-    """The step of the newest checkpoint, 0 when there is none."""
-    file = job_folder / "latest_checkpointed_iteration.txt"
-    return int(file.read_text()) if file.exists() else 0
 
 
 def main() -> int:
@@ -366,13 +394,14 @@ def main() -> int:
     settings, config = TrainingSettings(**flags), read_config(config_path)
     if only_estimate:
         return print_token_estimate(settings)
-    if only_check:
-        return check(settings, config)
+    code = check(settings, config)
+    if only_check or code != EXIT_DONE:
+        return code
     return train(settings, config)
 
 
 def check(settings: TrainingSettings, config: RunConfig) -> int:
-    """Prints what a run would stumble over, all at once.
+    """Prints what a run would stumble over, all at once; every run starts with it.
 
     Returns:
         The exit code, 2 when a finding is fatal.
@@ -380,7 +409,7 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     from tuner.learn_to_ask.preflight import exit_code, preflight, print_findings
 
     def ask_endpoint(messages: list[dict[str, str]]) -> str:
-        return asyncio.run(reply_of_grader(messages, {}, settings.grader_settings))
+        return asyncio.run(reply_of_grader(messages, {}, settings.grader_settings()))
 
     findings = preflight(settings, config, ask_grader=ask_endpoint if settings.grader == "openai" else None)
     print_findings(findings)

@@ -22,6 +22,7 @@ from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
 from tuner.learn_to_ask.records import Task
+from tuner.learn_to_ask.resume import check_same_run, identity, last_checkpoint
 
 if TYPE_CHECKING:
     from tuner.learn_to_ask.config_file import RunConfig
@@ -99,11 +100,15 @@ def preflight(
         return [model_finding("grader model", path, "--auxiliary_model_path", locate_model(path))]
 
     def grader() -> list[Finding]:
+        missing = [flag for flag in ("grader_base_url", "grader_model") if not getattr(settings, flag)]
+        if settings.grader == "openai" and missing:
+            return [Finding("fatal", "grader", f"--{flag}: the openai grader needs it") for flag in missing]
         sample = scans[0].sample if scans else None
         return [check_grader(settings.grader, sample or _SAMPLE_TASK, ask_grader)]
 
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("dataset", dataset),
+        ("checkpoints", lambda: [check_checkpoints(settings, config)]),
         ("policy", policy),
         ("prompt lengths", lambda: [check_prompt_lengths(settings)]),
         ("ray", ray),
@@ -319,6 +324,15 @@ def prompt_length_finding(lengths: Sequence[int], room: int) -> Finding:
         return Finding("ok", "prompt lengths", measured)
     said = f"{too_long} would be truncated and learn nothing ({measured}); raise --max_model_len or drop these tasks"
     return Finding("fatal" if too_long == len(lengths) else "warning", "prompt lengths", said)
+
+
+def check_checkpoints(settings: "TrainingSettings", config: "RunConfig") -> Finding:
+    """Says whether the run is new or goes on, and refuses to go on with other settings."""
+    step = last_checkpoint(config.job_folder)
+    if not step:
+        return Finding("ok", "checkpoints", f"none in {config.job_folder}: a new run")
+    check_same_run(config.job_folder, identity(settings, config, train_file(settings.data)))
+    return Finding("ok", "checkpoints", f"the run goes on from step {step} in {config.job_folder}")
 
 
 # --- models and disk -------------------------------------------------------------------------------------------------
