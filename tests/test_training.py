@@ -3,13 +3,21 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+from fault_server import GOOD, HANG, FaultServer
+from outage_proxy import OutageProxy
 
 from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
@@ -74,7 +82,7 @@ def service(base_policy, tmp_path_factory):
         f"--database-url=sqlite:///{folder / 'engine.db'}",
         f"--checkpoints-base={folder / 'checkpoints'}",
         "--session-cleanup-interval-sec=-1",
-        '--backend-config={"max_lora_adapters": 4, "max_lora_rank": 16, "sample_max_num_sequences": 16}',
+        '--backend-config={"max_lora_adapters": 8, "max_lora_rank": 16, "sample_max_num_sequences": 16}',
     ]
     with child_process(command, log=folder / "log", env=dict(os.environ)) as process:
         url = f"http://127.0.0.1:{port}"
@@ -174,44 +182,197 @@ def test_the_transformers_engine_answers_the_same_conversations(base_policy, tas
     assert sorted(alone) == list(range(5))
 
 
-def test_main_trains_with_grpo_and_script_3_evaluates_the_trained_weights(service, base_policy, tasks, tmp_path):
-    # When: two real GRPO steps of 4 tasks x 4 rollouts.
-    env = {**service, "TRINITY_CHECKPOINT_ROOT_DIR": str(tmp_path), "LEARN2ASK_SEED": "0"}
-    output = run(
-        [
-            RECIPE / "main.py",
-            f"--config={RECIPE / 'quickstart' / 'config.yaml'}",
-            f"--model_path={base_policy}",
-            f"--data={tasks}",
-            "--grader=offline",
-            "--total_steps=2",
-            "--batch_size=4",
-            "--group_size=4",
-            "--learning_rate=1e-3",
-            "--max_model_len=512",
-            "--max_tokens=48",
-            "--inference_engine_num=1",
-        ],
-        env=env,
-    )
+@dataclass
+class Training:
+    """Two parts of one run of main.py: killed after a checkpoint, then gone on with through an outage.
 
-    # Then: it reached its last step and says so.
-    assert re.search(r"steps\s+2 of 2", output)
-    job = tmp_path / "Learn2Ask" / "quickstart"
-    assert (job / "latest_checkpointed_iteration.txt").read_text() == "2"
-    # The parts of the reward are logged beside it, and the rollouts of a group differ.
+    Attributes:
+        job: The run's folder.
+        ray: Ray's own folder, session dumps and logs included.
+        place: The explorer's state as the kill left it.
+        outputs: What each part printed.
+        refused: Connections to the Tinker service that failed during the outage.
+        left_out: Rollouts whose grade was prose.
+    """
+
+    job: Path
+    ray: Path
+    place: dict
+    outputs: list[str]
+    refused: int
+    left_out: int
+
+
+GRADER_KEY = "sk-secret-of-this-test"
+OUTAGE_SECONDS = 60
+
+
+def wait_for_line(log, process, line, *, timeout=420):
+    """Waits until a process has written a line, or fails with what it wrote instead."""
+    end = time.monotonic() + timeout
+    while line not in log.read_text(errors="replace"):
+        assert process.poll() is None, log.read_text()[-5000:]
+        assert time.monotonic() < end, f"no {line!r} in {timeout} s:\n{log.read_text()[-5000:]}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def recipe(base_policy, tasks, tmp_path_factory):
+    """The flags of main.py for four steps of 4 tasks x 4 rollouts, a checkpoint every second step."""
+    folder = tmp_path_factory.mktemp("config")
+    config = (RECIPE / "quickstart" / "config.yaml").read_text()
+    assert "max_timeout: 300" in config
+    (folder / "config.yaml").write_text(config.replace("max_timeout: 300", "max_timeout: 60"))
+    return [
+        sys.executable,
+        str(RECIPE / "main.py"),
+        f"--config={folder / 'config.yaml'}",
+        f"--model_path={base_policy}",
+        f"--data={tasks}",
+        "--total_steps=4",
+        "--batch_size=4",
+        "--group_size=4",
+        "--save_interval_steps=2",
+        "--learning_rate=1e-3",
+        "--max_model_len=512",
+        "--max_tokens=48",
+        "--inference_engine_num=1",
+        "--grader=openai",
+        "--grader_model=judge",
+        "--grader_api_key_env=GRADER_KEY",
+    ]
+
+
+@pytest.fixture(scope="module")
+def training(service, recipe, tmp_path_factory):
+    """Trains in two parts; some grades are prose, and one never comes."""
+    prose = set()
+
+    def answer(messages):
+        question = messages[-1]["content"].splitlines()[-1]
+        if len(question) % 7 == 0:
+            prose.add(question)
+            return "A fine question, doctor."
+        return grade_answer(messages)
+
+    folder = tmp_path_factory.mktemp("training")
+    job = folder / "Learn2Ask" / "quickstart"
+    ray = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a socket's path may have no more than 107 bytes
+    port = int(service["TINKER_BASE_URL"].rpartition(":")[2])
+    hung = iter([1])  # the preflight asks first, and must not be the one that hangs
+    plan = lambda call: HANG if call.index > 0 and next(hung, None) else GOOD  # noqa: E731
+    outputs = []
+    try:
+        with OutageProxy(port) as proxy, FaultServer(plan, answer=answer) as grader:
+            command = [*recipe, f"--grader_base_url={grader.base_url}"]
+            env = {
+                **service,
+                "TINKER_BASE_URL": f"http://127.0.0.1:{proxy.port}",
+                "TRINITY_CHECKPOINT_ROOT_DIR": str(folder),
+                "LEARN2ASK_SEED": "0",
+                "GRADER_KEY": GRADER_KEY,
+                "RAY_TMPDIR": str(ray),
+            }
+            log = folder / "first.log"
+            with child_process(command, log=log, env=env) as process:
+                wait_for_line(log, process, "Training at step 3 finished")
+                family = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                psutil.wait_procs(family, timeout=60)
+            outputs.append(log.read_text())
+            place = json.loads((job / "explorer_meta.json").read_text())
+
+            log = folder / "second.log"
+            with child_process(command, log=log, env=env) as process:
+                wait_for_line(log, process, "Explore step 3 started")
+                proxy.go_down()
+                time.sleep(OUTAGE_SECONDS)  # not a wait for a condition: the outage itself
+                proxy.come_back()
+                process.wait(timeout=600)
+            outputs.append(log.read_text())
+            assert process.returncode == 0, outputs[1][-5000:]
+            yield Training(job, ray, place, outputs, proxy.refused, len(prose))
+    finally:
+        shutil.rmtree(ray, ignore_errors=True)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_though_the_explorer_was_ahead(training):
+    # Given: killed after the update of step 3, with a checkpoint of step 2.
+    assert training.place["latest_iteration"] > 2 or training.place["taskset_states"][0]["current_index"] > 2 * 4
+
+    # Then: steps 3 and 4 are rolled out and trained on, with the weights of step 2 to begin with.
+    resumed = training.outputs[1]
+    assert "going on from the checkpoint of step 2 of 4" in resumed
+    assert re.findall(r"Explore step (\d+) started", resumed)[:2] == ["3", "4"]
+    assert re.findall(r"Training at step (\d+) finished", resumed) == ["3", "4"]
+    assert re.search(r"Explorer sync_weights at step 2 finished, model version = 2", resumed)
+    assert re.search(r"steps\s+4 of 4", resumed)
+    # Four steps of four tasks, each task once.
+    state = json.loads((training.job / "explorer_meta.json").read_text())
+    assert (state["latest_iteration"], state["taskset_states"][0]["current_index"]) == (4, 16)
+
+
+def test_checkpoints_come_when_they_were_asked_for(training):
+    whole = sorted(flag.parent.name for flag in training.job.glob("global_step_*/.full_checkpoint"))
+
+    assert whole == ["global_step_2", "global_step_4"]
+    assert (training.job / "latest_checkpointed_iteration.txt").read_text() == "4"
+
+
+def test_a_service_that_goes_away_for_a_minute_only_costs_time(training):
+    assert training.refused > 0
+    assert re.findall(r"Training at step (\d+) finished", training.outputs[1]) == ["3", "4"]
+
+
+def test_the_parts_of_the_reward_are_logged_and_the_rollouts_of_a_group_differ(training):
+    output = "".join(training.outputs)
+
     steps = re.findall(r"Explorer.*Step \d+: (\{.*\})", output)
-    for name in ("reward", "action_score", "content_score", "format_score"):
+    for name in ("reward", "action_score", "content_score", "format_score", "grader_failures"):
         assert any(f"rollout/{name}/mean" in step for step in steps), name
     assert any(float(std) > 0 for std in re.findall(r"group_advantages/reward_std/mean': ([0-9.]+)", output))
-    # The service's key is nowhere in what the run leaves behind.
-    left = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert left
-    assert not [file for file in left if env["TINKER_API_KEY"].encode() in file.read_bytes()]
-    assert env["TINKER_API_KEY"] not in output
 
-    # And: the trained weights can be evaluated by script 3.
-    sampler = (job / "global_step_2" / "remote_sampler_path.txt").read_text()
+
+def test_rollouts_that_could_not_be_graded_are_counted_and_left_out_and_the_run_goes_on(training):
+    output = "".join(training.outputs)
+
+    assert training.left_out > 0
+    assert "rollout left out of the update: the grader gave no readable scores in 3 tries" in output
+    assert "rollout left out of the update: the grader gave no readable scores within 30 s" in output
+    counted = [int(float(count)) for count in re.findall(r"experience_pipeline/ungraded_rollouts': ([0-9.]+)", output)]
+    assert sum(counted) > 0
+    assert not re.search(r"reward/mean': nan", output)
+    assert not re.search(r"(pg_loss|final_loss)': nan", output)
+
+
+def test_changed_settings_are_refused_before_anything_starts_and_named(training, service, recipe):
+    env = {**service, "TRINITY_CHECKPOINT_ROOT_DIR": str(training.job.parents[1]), "LEARN2ASK_SEED": "0"}
+    changed = [*recipe, "--batch_size=8", "--grader=offline"]
+
+    done = subprocess.run(changed, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == 2
+    assert "cannot go on from step 4" in done.stdout
+    assert "--batch_size was 4, is now 8; --grader was openai, is now offline" in done.stdout
+
+
+def test_no_key_is_in_anything_a_run_leaves_behind_rays_dumps_included(training, service):
+    left = [file for folder in (training.job, training.ray) for file in folder.rglob("*") if file.is_file()]
+
+    assert any("runtime_env" in file.name for file in left)  # Ray's own record of what workers are started with
+    for key in (service["TINKER_API_KEY"], GRADER_KEY):
+        assert not [file for file in left if key.encode() in file.read_bytes()]
+        assert not [output for output in training.outputs if key in output]
+
+
+def test_the_curves_of_both_parts_can_be_drawn(training, tmp_path):
+    run(["-m", "tuner.learn_to_ask.plot_training", training.job, "--output", tmp_path / "curves.png"], env=os.environ)
+
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_script_3_evaluates_the_trained_weights(training, service, tasks, tmp_path):
+    sampler = (training.job / "global_step_4" / "remote_sampler_path.txt").read_text()
     lines = (tasks / "test.jsonl").read_text().splitlines(keepends=True)[:6]
     (tmp_path / "few.jsonl").write_text("".join(lines))
     run(
