@@ -18,6 +18,7 @@ from tuner.learn_to_ask.preflight import (
     check_disk,
     check_gpus,
     check_grader,
+    check_learning_rate,
     check_prompt_lengths,
     check_ray,
     check_tinker,
@@ -470,13 +471,13 @@ def key(monkeypatch):
 
 
 def tinker_settings(**changes):
-    return settings(model_path="org/policy", grader="offline", learning_rate=1e-5, **changes)
+    return settings(model_path="org/policy", grader="offline", **changes)
 
 
 def test_without_a_key_the_service_is_not_asked(monkeypatch):
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
 
-    (found,) = check_tinker(tinker_settings(), None, lambda _: pytest.fail("asked"))
+    found = check_tinker(tinker_settings(), None, lambda _: pytest.fail("asked"))
 
     assert (found.level, "TINKER_API_KEY" in found.verdict) == ("fatal", True)
 
@@ -491,14 +492,14 @@ def test_the_sdk_asks_a_real_service(key):
         return Fault(body=json.dumps(bodies.get(call.path, {})).encode())
 
     with FaultServer(plan) as server:
-        (found,) = check_tinker(tinker_settings(), server.base_url.removesuffix("/v1"), offered_models)
+        found = check_tinker(tinker_settings(), server.base_url.removesuffix("/v1"), offered_models)
 
     assert found.level == "ok", found.verdict
     assert "org/policy" in found.verdict
 
 
 def test_a_model_that_is_not_offered_lists_what_is(key):
-    (found,) = check_tinker(tinker_settings(), "http://here", lambda _: ["org/b", "org/a"])
+    found = check_tinker(tinker_settings(), "http://here", lambda _: ["org/b", "org/a"])
 
     assert found.level == "fatal"
     assert found.verdict == "http://here does not offer --model_path org/policy; it offers org/a, org/b"
@@ -507,7 +508,7 @@ def test_a_model_that_is_not_offered_lists_what_is(key):
 def test_the_auxiliary_grader_must_be_offered_too(key):
     auxiliary = dataclasses.replace(tinker_settings(), grader="auxiliary")
 
-    (found,) = check_tinker(auxiliary, None, lambda _: ["org/policy"])
+    found = check_tinker(auxiliary, None, lambda _: ["org/policy"])
 
     assert "--auxiliary_model_path Qwen/Qwen2.5-32B-Instruct" in found.verdict
 
@@ -516,7 +517,7 @@ def test_a_service_that_fails_is_fatal_and_the_key_stays_hidden(key):
     def refuse(_):
         raise ConnectionError("no entry\nwith tml-secret")
 
-    (found,) = check_tinker(tinker_settings(), None, refuse)
+    found = check_tinker(tinker_settings(), None, refuse)
 
     assert found.level == "fatal"
     assert "ConnectionError: no entry with ***" in found.verdict
@@ -524,20 +525,36 @@ def test_a_service_that_fails_is_fatal_and_the_key_stays_hidden(key):
 
 def test_a_service_that_hangs_is_given_up(key):
     with FaultServer(lambda _: Fault(hang=True)) as server:
-        (found,) = check_tinker(
+        found = check_tinker(
             tinker_settings(), None, lambda _: [socket.create_connection(("127.0.0.1", server.port)).recv(1)], seconds=0
         )
 
     assert (found.level, "TimeoutError" in found.verdict) == ("fatal", True)
 
 
-def test_a_rate_for_full_fine_tuning_is_a_warning(key):
-    slow = dataclasses.replace(tinker_settings(), learning_rate=5e-7)
+# --- learning rate
 
-    found = check_tinker(slow, None, lambda _: ["org/policy"])
 
-    assert [finding.level for finding in found] == ["ok", "warning"]
-    assert "about ten times that: 5e-06" in found[1].verdict
+@pytest.mark.parametrize(("tinker", "rate"), [(False, "5e-07"), (True, "5e-06")])
+def test_the_learning_rate_that_was_not_given_is_told(tinker, rate):
+    found = check_learning_rate(settings(), tinker=tinker)
+
+    assert found.level == "ok"
+    assert found.verdict.startswith(f"{rate}, the default")
+
+
+def test_a_rate_for_full_fine_tuning_is_a_warning_where_lora_is_trained():
+    found = check_learning_rate(settings(learning_rate=5e-7), tinker=True)
+
+    assert found.level == "warning"
+    assert "about ten times that: 5e-06" in found.verdict
+
+
+@pytest.mark.parametrize(("given", "tinker"), [(5e-7, False), (1e-3, False), (5e-6, True), (1e-3, True)])
+def test_a_fitting_rate_is_told_as_it_was_given(given, tinker):
+    assert check_learning_rate(settings(learning_rate=given), tinker=tinker) == Finding(
+        "ok", "learning rate", f"{given:g}, by --learning_rate"
+    )
 
 
 # --- grader

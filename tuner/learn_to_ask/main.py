@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
     from tuner.learn_to_ask.records import Decision
 
+FULL_LEARNING_RATE = 5e-7  # of the published run, which trains the whole policy
+LORA_LEARNING_RATE = 5e-6  # ten times that, since LoRA takes larger steps to get as far
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
@@ -85,9 +88,19 @@ class TrainingSettings:
     fusion_mode: FusionMode = "default"
     # GRPO
     group_size: int = 5
-    learning_rate: float = 5e-7
+    learning_rate: float | None = None
     batch_size: int = 64
     save_interval_steps: int = 90
+
+    def resolved_learning_rate(self, *, tinker: bool) -> float:
+        """The learning rate of a run: the one given, else the default of what is trained.
+
+        Args:
+            tinker: LoRA weights on a Tinker service instead of the whole policy.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LORA_LEARNING_RATE if tinker else FULL_LEARNING_RATE
 
     @property
     def grader_settings(self) -> GraderSettings:
@@ -124,10 +137,12 @@ _HELP = {
     "train_mode": "Ra+Rs: questions and stopping; Ra: questions only; Rs: stopping only",
     "fusion_mode": "how Ra+Rs combines the scores: default gates by the decision, sum adds them up",
     "group_size": "rollouts of each task, GRPO's group",
-    "learning_rate": "of the policy; LoRA on Tinker wants at least ten times more",
+    "learning_rate": f"of the policy (default: {FULL_LEARNING_RATE:g}; on Tinker, which trains LoRA weights, "
+    f"{LORA_LEARNING_RATE:g}: they want about ten times more)",
     "batch_size": "tasks a step",
     "save_interval_steps": "steps between two checkpoints",
 }
+_TYPES = {"total_steps": int, "learning_rate": float}  # of the flags whose default is None
 _CHOICES = {"grader": GRADERS, "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
 
 
@@ -299,7 +314,7 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
             ),
             algorithm=AlgorithmConfig(
                 algorithm_type="grpo",
-                learning_rate=settings.learning_rate,
+                learning_rate=settings.resolved_learning_rate(tinker=config.tinker),
                 group_size=settings.group_size,
                 batch_size=settings.batch_size,
                 save_interval_steps=settings.save_interval_steps,
@@ -356,7 +371,7 @@ def main() -> int:
     for field in dataclasses.fields(TrainingSettings):
         parser.add_argument(
             f"--{field.name}",
-            type=int if field.name == "total_steps" else type(field.default),
+            type=_TYPES.get(field.name, type(field.default)),
             default=field.default,
             choices=_CHOICES.get(field.name),
             help=_HELP[field.name],

@@ -1,5 +1,6 @@
 """Checks everything that a training run needs before it costs anything: all findings at once, one line each."""
 
+import dataclasses
 import io
 import json
 import os
@@ -39,7 +40,7 @@ _RAY_CONNECT_SECONDS = 5.0
 _RAY_SECONDS = 60.0
 _TRAINING_BYTES = 14  # of a full checkpoint for each parameter: weights, master weights, two Adam moments
 _EXPORT_BYTES = 2  # of the Hugging Face export for each parameter
-_LOWEST_LORA_RATE = 5e-6
+_LORA_FACTOR = 10  # LoRA's learning rate against that of full fine-tuning
 _SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
 _SAMPLE_TASK = Task(
     cid="preflight_0",
@@ -104,12 +105,13 @@ def preflight(
 
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("dataset", dataset),
+        ("learning rate", lambda: [check_learning_rate(settings, tinker=config.tinker)]),
         ("policy", policy),
         ("prompt lengths", lambda: [check_prompt_lengths(settings)]),
         ("ray", ray),
     ]
     if config.tinker:
-        checks.append(("tinker", lambda: check_tinker(settings, config.base_url)))
+        checks.append(("tinker", lambda: [check_tinker(settings, config.base_url)]))
     else:
         if settings.grader == "auxiliary":
             checks.append(("grader model", grader_model))
@@ -278,6 +280,25 @@ def _batch_findings(tasks: int, settings: "TrainingSettings") -> list[Finding]:
         return [Finding("ok", "steps", said)]
     said = f"{tasks} tasks x {settings.total_epochs} epochs do not fill one batch of {settings.batch_size}: "
     return [Finding("fatal", "steps", said + "lower --batch_size or raise --total_epochs")]
+
+
+def check_learning_rate(settings: "TrainingSettings", *, tinker: bool) -> Finding:
+    """Says which learning rate the run takes, and whether it is one for what is trained.
+
+    Args:
+        settings: May leave the rate open.
+        tinker: LoRA weights are trained instead of the whole policy.
+    """
+    rate = settings.resolved_learning_rate(tinker=tinker)
+    full = dataclasses.replace(settings, learning_rate=None).resolved_learning_rate(tinker=False)
+    if settings.learning_rate is None:
+        return Finding(
+            "ok", "learning rate", f"{rate:g}, the default of {'LoRA on Tinker' if tinker else 'full fine-tuning'}"
+        )
+    if tinker and rate < _LORA_FACTOR * full:
+        said = f"--learning_rate {rate:g} is a rate for full fine-tuning; LoRA wants about ten times that: "
+        return Finding("warning", "learning rate", f"{said}{rate * _LORA_FACTOR:g} or more, or leave the flag away")
+    return Finding("ok", "learning rate", f"{rate:g}, by --learning_rate")
 
 
 def check_prompt_lengths(settings: "TrainingSettings") -> Finding:
@@ -705,8 +726,6 @@ def gpu_finding(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> 
 
 def _gpu_advice(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> str:
     """The flags that make it fit."""
-    import dataclasses
-
     changes: dict[str, Any] = suggest_allocation(gpus)
     if changes and not gpu_allocation(dataclasses.replace(settings, **changes), gpus, gpus_per_node).problem:
         return "try " + " ".join(f"--{name} {value}" for name, value in changes.items())
@@ -735,8 +754,8 @@ def check_tinker(
     list_models: Callable[[str | None], list[str]] = offered_models,
     *,
     seconds: float = _TINKER_SECONDS,
-) -> list[Finding]:
-    """Checks key, service, models and learning rate.
+) -> Finding:
+    """Checks key, service and models.
 
     Args:
         settings: Names the models.
@@ -744,26 +763,22 @@ def check_tinker(
         list_models: Asks the service what it offers.
         seconds: How long the service may take to answer.
     """
-    findings = []
-    if settings.learning_rate < _LOWEST_LORA_RATE:
-        said = f"--learning_rate {settings.learning_rate:g} is a rate for full fine-tuning; LoRA wants about ten times "
-        findings.append(Finding("warning", "learning rate", f"{said}that: {settings.learning_rate * 10:g} or more"))
     if not os.environ.get("TINKER_API_KEY"):
-        return [Finding("fatal", "tinker key", "set TINKER_API_KEY in the environment before the start"), *findings]
+        return Finding("fatal", "tinker key", "set TINKER_API_KEY in the environment before the start")
     service = base_url or os.environ.get("TINKER_BASE_URL") or "the hosted service"
     try:
         offered = within(seconds, lambda: list_models(base_url))
     except Exception as error:
         said = f"{service}: {type(error).__name__}: {_one_line(error)}; check model.tinker.base_url and the key"
-        return [Finding("fatal", "tinker service", said), *findings]
+        return Finding("fatal", "tinker service", said)
     wanted = [("--model_path", settings.model_path)]
     if settings.grader == "auxiliary":  # Trinity takes every auxiliary model to Tinker too
         wanted.append(("--auxiliary_model_path", settings.auxiliary_model_path))
     missing = [f"{flag} {model}" for flag, model in wanted if model not in offered]
     if missing:
         said = f"{service} does not offer {' nor '.join(missing)}; it offers {', '.join(sorted(offered)) or 'nothing'}"
-        return [Finding("fatal", "tinker service", said), *findings]
-    return [Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}"), *findings]
+        return Finding("fatal", "tinker service", said)
+    return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
 
 
 # --- grader ----------------------------------------------------------------------------------------------------------
