@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner.learn_to_ask.config_file import HOMES, read_config, write_effective_config
+from tuner.learn_to_ask.config_file import HOMES, SECRETS, read_config, write_effective_config
 from tuner.learn_to_ask.errors import UserError
 
 RECIPE = Path(__file__).parents[1] / "tuner" / "learn_to_ask"
@@ -183,6 +183,33 @@ def test_everything_wrong_with_the_file_is_told_at_once(tmp_path):
 )
 def test_null_where_it_means_something_and_open_sections_are_left_alone(config, tmp_path):
     assert read_config(write(tmp_path / "config.yaml", config)).raw == config
+
+
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [*SECRETS.items(), ("explorer.env_vars.GRADER_API_KEY", "in the environment before Ray starts")],
+)
+def test_no_key_stands_in_the_file_because_trinity_logs_its_whole_config(key, variable, tmp_path):
+    file = write(tmp_path / "config.yaml", config_with(key, "tml-secret"))
+
+    with pytest.raises(UserError, match="it would be logged") as error:
+        read_config(file)
+
+    assert key in str(error.value)
+    assert variable in str(error.value)
+    assert "tml-secret" not in str(error.value)
+
+
+def test_harmless_variables_of_the_workers_may_stand_in_the_file(tmp_path):
+    file = write(tmp_path / "config.yaml", config_with("explorer.env_vars.TOKENIZERS_PARALLELISM", "false"))
+
+    assert read_config(file).monitor == "tensorboard"
+
+
+def test_the_monitor_is_one_key(tmp_path):
+    assert (
+        read_config(write(tmp_path / "config.yaml", config_with("monitor.monitor_type", "mlflow"))).monitor == "mlflow"
+    )
 
 
 def test_a_value_from_the_environment_is_checked_too(tmp_path, monkeypatch):

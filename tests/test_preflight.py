@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from tuner.learn_to_ask.preflight import (
     check_gpus,
     check_grader,
     check_learning_rate,
+    check_monitor,
     check_prompt_lengths,
     check_ray,
     check_tinker,
@@ -146,6 +148,7 @@ def test_prompts_that_leave_no_room_for_a_response_are_counted():
 
     assert found.level == "warning"
     assert "2 would be truncated" in found.verdict
+    assert "their rollouts fail" in found.verdict  # what becomes of them in training
     assert "longest of 4 has 20000 tokens, 7168 fit" in found.verdict
 
 
@@ -231,6 +234,24 @@ def test_on_several_nodes_the_trainer_takes_whole_ones_and_engines_stay_within(g
     assert bool(problem) == bool(allocation.problem)
 
 
+@pytest.mark.parametrize(
+    ("batch", "parallel", "problem"),
+    [
+        (64, 1, ""),  # 64 x 5 rollouts for 4 GPUs
+        (63, 1, "315 rollouts of a step (--batch_size x --group_size) are no multiple of the trainer's 4 shares"),
+        (63, 4, ""),  # the 4 GPUs share each sequence
+        (64, 3, "ulysses_sequence_parallel_size 3 does not divide the trainer's 4 GPUs"),
+    ],
+)
+def test_the_trainers_gpus_share_the_rollouts_of_a_step_evenly(batch, parallel, problem):
+    settings = TrainingSettings(grader="openai", batch_size=batch)
+
+    allocation = gpu_allocation(settings, 8, sequence_parallel=parallel)
+
+    assert problem in allocation.problem
+    assert bool(problem) == bool(allocation.problem)
+
+
 @pytest.mark.parametrize("gpus", range(2, 9))
 def test_suggestions_for_one_node_are_valid_themselves(gpus):
     suggested = TrainingSettings(**suggest_allocation(gpus))
@@ -272,6 +293,78 @@ def test_nodes_that_differ_must_be_spelled_out(tmp_path):
     assert check_gpus(TrainingSettings(), run_config(tmp_path), cluster).level == "fatal"
     raw = {"cluster": {"node_num": 1, "gpu_per_node": 8}}
     assert check_gpus(TrainingSettings(), run_config(tmp_path, raw=raw), cluster).level == "ok"
+
+
+def test_a_cluster_that_is_not_complete_yet_is_not_trained_on(tmp_path):
+    raw = {"cluster": {"node_num": 2, "gpu_per_node": 8}}
+    settings = TrainingSettings(inference_engine_num=10)
+
+    found = check_gpus(settings, run_config(tmp_path, raw=raw), RayCluster((8,), 64, 1))
+
+    assert found.level == "fatal"
+    assert "are 16 GPUs, Ray has 8: start the missing nodes" in found.verdict
+    assert check_gpus(settings, run_config(tmp_path, raw=raw), RayCluster((8, 8), 64, 1)).level == "ok"
+
+
+def test_two_nodes_of_8_are_dealt_out_and_a_folder_that_both_see_is_asked_for(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "probe_ray", lambda _: RayCluster((8, 8), 64, 1))
+    monkeypatch.setattr(checks.check_ray, "__defaults__", (checks.probe_ray,))
+    two_nodes = settings(**suggest_allocation(16), data=tmp_path, batch_size=64)
+
+    found = {finding.check: finding for finding in preflight(two_nodes, run_config(tmp_path, ray_address="auto"))}
+
+    assert found["ray"].verdict.startswith("running: 2 nodes, 64 CPUs, 16 GPUs")
+    assert found["gpus"].level == "ok"
+    assert [line.split()[:2] for line in found["gpus"].details.splitlines()] == [
+        ["policy", "8"],
+        ["grader", "4"],
+        ["trainer", "4"],
+        ["present", "16"],
+    ]
+    assert found["shared folder"].level == "warning"
+    assert str(tmp_path / "run" / "job") in found["shared folder"].verdict
+
+
+# --- monitor
+
+
+def monitored(tmp_path, name):
+    return check_monitor(dataclasses.replace(run_config(tmp_path), monitor=name))
+
+
+def test_tensorboard_is_the_default_and_installed(tmp_path):
+    found = check_monitor(run_config(tmp_path))
+
+    assert (found.level, found.verdict) == ("ok", "tensorboard: files in the run's folder, works offline")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "swanlab", "tensorboard"])
+def test_a_monitor_that_is_not_installed_is_fatal_and_the_way_out_is_named(name, tmp_path, monkeypatch):
+    for module in (name, "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+    found = monitored(tmp_path, name)
+
+    assert found.level == "fatal"
+    assert f"pip install {name}" in found.verdict
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_an_installed_monitor_says_where_the_figures_go(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+
+    assert monitored(tmp_path, name).level == "ok"
+
+
+def test_swanlab_refuses_to_work_without_its_key(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "swanlab", SimpleNamespace())
+    monkeypatch.delenv("SWANLAB_API_KEY", raising=False)
+
+    assert "SWANLAB_API_KEY" in monitored(tmp_path, "swanlab").verdict
+    monkeypatch.setenv("SWANLAB_API_KEY", "secret-of-swanlab")
+    found = monitored(tmp_path, "swanlab")
+    assert found.level == "ok"
+    assert "secret-of-swanlab" not in found.verdict
 
 
 # --- models and disk

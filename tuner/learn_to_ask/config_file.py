@@ -33,6 +33,13 @@ HOMES = {
     "explorer.rollout_model": "the flags of the policy (--model_path, --tensor_parallel_size, ...)",
     "explorer.auxiliary_models": "the flags of the grader (--auxiliary_model_path, ...)",
 }
+# Trinity prints its whole config, and Ray keeps the variables of its workers: no place for keys.
+SECRETS = {
+    "monitor.monitor_args.api_key": "WANDB_API_KEY",
+    "monitor.monitor_args.password": "MLFLOW_TRACKING_PASSWORD",
+}
+_SECRET_WORDS = {"KEY", "TOKEN", "SECRET", "PASSWORD"}
+
 # Texts of which Trinity's schema takes any and its validators only these.
 _CHOICES = {
     "explorer.concurrent_mode": ("sequential", "asynchronous", "multi-threading"),
@@ -52,6 +59,7 @@ class RunConfig:
         base_url: Address of that service, `None` for the hosted one.
         ray_address: Of the cluster to use, `None` when the file leaves it open.
         job_folder: Where checkpoints, logs and metrics of the run go.
+        monitor: What the metrics are logged with.
     """
 
     raw: dict[str, Any]
@@ -59,6 +67,7 @@ class RunConfig:
     base_url: str | None
     ray_address: str | None
     job_folder: Path
+    monitor: str = "tensorboard"
 
 
 def read_config(path: Path) -> RunConfig:
@@ -66,7 +75,7 @@ def read_config(path: Path) -> RunConfig:
 
     Raises:
         UserError: When it is no YAML mapping, an environment variable it uses is missing, a key has another
-            home, or Trinity would refuse a key or its value.
+            home, a secret stands in it, or Trinity would refuse a key or its value.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -82,6 +91,14 @@ def read_config(path: Path) -> RunConfig:
     for key, home in HOMES.items():
         if _holds(raw, key):
             raise UserError(f"--config {path}: remove {key}, tune() would overwrite it; its home is {home}")
+    for key, variable in SECRETS.items():
+        if _holds(raw, key):
+            raise UserError(f"--config {path}: remove {key}, it would be logged; set {variable} in the environment")
+    variables = _value(raw, "explorer.env_vars")
+    for name in variables if isinstance(variables, dict) else ():
+        if _SECRET_WORDS & set(str(name).upper().split("_")):
+            said = "it would be logged; set it in the environment before Ray starts"
+            raise UserError(f"--config {path}: remove explorer.env_vars.{name}, {said}")
     try:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
@@ -96,6 +113,7 @@ def read_config(path: Path) -> RunConfig:
         base_url=tinker.get("base_url"),
         ray_address=(resolved.get("cluster") or {}).get("ray_address"),
         job_folder=Path.cwd().joinpath(*folders),
+        monitor=(resolved.get("monitor") or {}).get("monitor_type") or "tensorboard",
     )
 
 

@@ -7,9 +7,9 @@ Examples:
   # no GPU: set model.tinker.enable to true in config.yaml, export TINKER_API_KEY, name a model Tinker offers
   python tuner/learn_to_ask/main.py --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B
 
-  # what a run would stumble over, and how many tokens it takes; neither starts anything
+  # what a run would stumble over, and how many tokens it takes by your provider's prices; neither starts anything
   python tuner/learn_to_ask/main.py --check
-  python tuner/learn_to_ask/main.py --estimate
+  python tuner/learn_to_ask/main.py --estimate --price_prefill 0.1 --price_sample 0.3 --price_train 0.3
 
   # everything on a laptop, with sample data and a tiny policy
   make quickstart
@@ -18,6 +18,7 @@ Examples:
 import argparse
 import asyncio
 import dataclasses
+import math
 import os
 import secrets
 import sys
@@ -34,6 +35,7 @@ from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, prin
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.estimate import GRADE_TOKENS, RESPONSE_TOKENS, TrainingPrices, estimate, print_estimate
 from tuner.learn_to_ask.grader import AUXILIARY_MODEL_NAME, GRADERS, Grader, GraderSettings, ask_grader, reply_of_grader
 from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
@@ -144,6 +146,18 @@ _HELP = {
 }
 _TYPES = {"total_steps": int, "learning_rate": float}  # of the flags whose default is None
 _CHOICES = {"grader": GRADERS, "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
+
+
+# What only --estimate reads.
+_ESTIMATE_HELP = {
+    "price_prefill": "USD for a million tokens of prompts",
+    "price_sample": "USD for a million sampled tokens",
+    "price_train": "USD for a million tokens of a training pass",
+    "price_grader_prefill": "USD for a million tokens of the grader's prompts",
+    "price_grader_sample": "USD for a million tokens of the grader's answers",
+    "estimate_response_tokens": f"mean length of a response (default: {RESPONSE_TOKENS:g})",
+    "estimate_grade_tokens": f"mean length of a grader's answer (default: {GRADE_TOKENS:g})",
+}
 
 
 Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
@@ -376,11 +390,17 @@ def main() -> int:
             choices=_CHOICES.get(field.name),
             help=_HELP[field.name],
         )
+    group = parser.add_argument_group("only with --estimate")
+    for name, text in _ESTIMATE_HELP.items():
+        group.add_argument(f"--{name}", type=float, help=text)
     flags = vars(parser.parse_args())
     config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
+    assumed = {name: value for name in _ESTIMATE_HELP if (value := flags.pop(name)) is not None}
     settings, config = TrainingSettings(**flags), read_config(config_path)
     if only_estimate:
-        return print_token_estimate(settings)
+        return print_token_estimate(settings, assumed)
+    for name in assumed:
+        raise UserError(f"--{name}: only --estimate reads it")
     if only_check:
         return check(settings, config)
     return train(settings, config)
@@ -402,8 +422,12 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     return exit_code(findings)
 
 
-def print_token_estimate(settings: TrainingSettings) -> int:
-    """Prints the tokens of the whole run, counted with the policy's tokenizer.
+def print_token_estimate(settings: TrainingSettings, assumed: dict[str, float]) -> int:
+    """Prints the tokens of the whole run, counted with the policy's tokenizer, and what they cost.
+
+    Args:
+        settings: The arguments of tune().
+        assumed: The flags of the estimate that were given: prices and mean lengths.
 
     Returns:
         The exit code.
@@ -411,11 +435,22 @@ def print_token_estimate(settings: TrainingSettings) -> int:
     from transformers import AutoTokenizer
 
     from tuner.learn_to_ask.engines.transformers import require_model
-    from tuner.learn_to_ask.estimate import estimate, print_estimate
 
+    for name, value in assumed.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name} {value:g}: a number of at least 0 is needed")
     file = train_file(settings.data)
     require_model(settings.model_path)
-    print_estimate(estimate(settings, file, AutoTokenizer.from_pretrained(settings.model_path)))
+    prices = {name.removeprefix("price_"): value for name, value in assumed.items() if name.startswith("price_")}
+    found = estimate(
+        settings,
+        file,
+        AutoTokenizer.from_pretrained(settings.model_path),
+        response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
+        grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
+        prices=TrainingPrices(**prices) if prices else None,
+    )
+    print_estimate(found)
     return EXIT_DONE
 
 
