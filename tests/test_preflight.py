@@ -157,7 +157,9 @@ def test_prompts_that_fit_are_ok_and_none_that_fits_is_fatal():
     assert prompt_length_finding([8, 9], 7).level == "fatal"
 
 
-def test_the_policys_own_tokenizer_measures(tmp_path):
+@pytest.fixture
+def word_model(tmp_path):
+    """A model folder whose tokenizer takes a word for a token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -165,15 +167,30 @@ def test_the_policys_own_tokenizer_measures(tmp_path):
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    model_folder(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_the_policys_own_tokenizer_measures(word_model, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({**CONTINUE, "messages": [{**PATIENT, "content": "w " * 500}]}))
 
-    found = check_prompt_lengths(
-        settings(model_path=str(tmp_path / "model"), data=tmp_path, max_model_len=600, max_tokens=100)
-    )
+    found = check_prompt_lengths(settings(model_path=word_model, data=tmp_path, max_model_len=600, max_tokens=100))
 
     assert found.level == "fatal"
     assert "500 fit" in found.verdict
+
+
+def test_a_dialogue_of_20000_tokens_is_counted_as_truncated(word_model, tmp_path):
+    turns = [{**(PATIENT, DOCTOR)[turn % 2], "content": "w " * 1000} for turn in range(19)]
+    long = {**STOP, "messages": [*turns, {**PATIENT, "content": "w " * 1000}]}
+    (tmp_path / "train.jsonl").write_text(f"{json.dumps(CONTINUE)}\n{json.dumps(long)}\n")
+
+    found = check_prompt_lengths(settings(model_path=word_model, data=tmp_path))
+
+    assert found.level == "warning"
+    assert "1 would be truncated (the longest of 2 has 20" in found.verdict
+    assert "7168 fit" in found.verdict  # 8192 - 1024
 
 
 def test_without_the_tokenizer_the_lengths_are_not_measured_and_it_says_why(tmp_path):
@@ -721,6 +738,45 @@ def test_everything_that_is_wrong_is_told_at_once(machine, tmp_path, capsys):
     print_findings(found)
     assert f"preflight: {len(found)} findings, {len(fatal)} fatal" in capsys.readouterr().out
     assert all("\n" not in finding.verdict for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("lines", "check", "said"),
+    [
+        pytest.param([], "dataset", "train.jsonl", id="an empty split"),
+        pytest.param(["\n"], "dataset", "the train split holds no task", id="a split of empty lines"),
+        pytest.param(
+            [{key: value for key, value in CONTINUE.items() if key != "decision_truth"}],
+            "decisions",
+            "no task says stop",
+            id="no decision_truth",
+        ),
+        pytest.param(
+            [CONTINUE, {**STOP, "messages": [PATIENT, DOCTOR]}],
+            "last message",
+            "1 tasks (1_2) end with a message of the assistant",
+            id="a last message of the assistant",
+        ),
+    ],
+)
+def test_a_dataset_that_cannot_be_trained_on_ends_the_preflight_with_2(lines, check, said, machine, tmp_path):
+    text = "".join(line if isinstance(line, str) else f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "train.jsonl").write_text(text)
+
+    found = preflight(settings(data=tmp_path, grader="offline", total_steps=1), run_config(tmp_path))
+
+    verdicts = {finding.check: finding.verdict for finding in found if finding.level == "fatal"}
+    assert exit_code(found) == 2
+    assert said in verdicts[check]
+
+
+def test_without_any_decision_truth_both_the_cause_and_the_consequence_are_told(tmp_path):
+    bare = {key: value for key, value in CONTINUE.items() if key != "decision_truth"}
+
+    found = judged(tmp_path, bare, {**bare, "cid": "2_0"})
+
+    assert "2 tasks have no decision_truth and count as continue" in found["decision_truth"].verdict
+    assert found["decisions"].level == "fatal"
 
 
 def test_a_run_that_can_start_has_nothing_fatal(machine, tmp_path, monkeypatch):
