@@ -213,6 +213,7 @@ def test_what_the_user_set_reaches_trinity_unchanged(started, cluster):
     assert trinity.synchronizer.sync_method.name == "NCCL"
     assert trinity.trainer.save_interval == 90
     assert trinity.trainer.trainer_config.trainer.save_freq == 90
+    assert trinity.buffer.explorer_input.eval_tasksets == []  # whatever eval_interval says
     assert trinity.algorithm.algorithm_type == "grpo"
     assert trinity.algorithm.repeat_times == settings.group_size == 5
     assert trinity.algorithm.optimizer.lr == 5e-7

@@ -4,8 +4,11 @@ Examples:
   # 8 GPUs: 4 roll out, 2 grade, 2 train
   python tuner/learn_to_ask/main.py
 
-  # no GPU: set model.tinker.enable to true in config.yaml, export TINKER_API_KEY, name a model Tinker offers
-  python tuner/learn_to_ask/main.py --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B
+  # no GPU: export TINKER_API_KEY, name models that Tinker offers
+  python tuner/learn_to_ask/main.py --config tuner/learn_to_ask/configs/tinker.yaml \\
+    --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B --inference_engine_num 1
+
+  # 2 or 4 GPUs, several nodes: each file in configs/ begins with its command
 
   # what a run would stumble over, and how many tokens it takes by your provider's prices; neither starts anything
   python tuner/learn_to_ask/main.py --check
@@ -378,7 +381,7 @@ def main() -> int:
         "--config",
         type=Path,
         default=Path(__file__).with_name("config.yaml"),
-        help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor",
+        help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor; configs/ has more of them",
     )
     parser.add_argument("--check", action="store_true", help="check everything a run needs, start nothing")
     parser.add_argument("--estimate", action="store_true", help="count the tokens of the whole run, start nothing")
