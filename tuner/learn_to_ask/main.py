@@ -12,7 +12,7 @@ Examples:
 
   # what a run would stumble over, and how many tokens it takes by your provider's prices; neither starts anything
   python tuner/learn_to_ask/main.py --check
-  python tuner/learn_to_ask/main.py --estimate --price_prefill 0.1 --price_sample 0.3 --price_train 0.3
+  python tuner/learn_to_ask/main.py --estimate --price_prefill USD --price_sample USD --price_train USD
 
   # everything on a laptop, with sample data and a tiny policy
   make quickstart
