@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner.learn_to_ask.config_file import HOMES, read_config, write_effective_config
+from tuner.learn_to_ask.config_file import HOMES, SECRETS, read_config, write_effective_config
 from tuner.learn_to_ask.errors import UserError
 
 RECIPE = Path(__file__).parents[1] / "tuner" / "learn_to_ask"
@@ -119,6 +119,131 @@ def test_a_run_that_trinity_would_rename_behind_our_back_is_refused(tmp_path):
     file = write(tmp_path / "config.yaml", {"name": "n", "continue_from_checkpoint": False})
 
     with pytest.raises(UserError, match=r"continue_from_checkpoint: false .* new `name`"):
+        read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(
+            "explorer: {runner_per_modle: 8}",
+            "explorer.runner_per_modle: unknown key, did you mean explorer.runner_per_model?",
+            id="a typo",
+        ),
+        pytest.param("explorr: {max_timeout: 8}", "explorr: unknown key, did you mean explorer?", id="a wrong section"),
+        pytest.param(
+            "explorer: {sync_interval: 8}",
+            "explorer.sync_interval: unknown key, did you mean synchronizer.sync_interval?",
+            id="a key of another section",
+        ),
+        pytest.param(
+            "model: {modelpath: m}",
+            "did you mean model.model_path? Its home is --model_path",
+            id="a typo of a key that would be refused too",
+        ),
+        pytest.param(
+            "model: {lora_configs: [{lora_rnk: 8}]}",
+            "model.lora_configs.lora_rnk: unknown key, did you mean model.lora_configs.lora_rank?",
+            id="a typo inside a list",
+        ),
+        pytest.param("zzz: blue", "zzz: unknown key; there are algorithm, buffer,", id="like no key at all"),
+        pytest.param("explorer: {max_timeout: soon}", "explorer.max_timeout: Value 'soon'", id="text for a number"),
+        pytest.param(
+            "trainer: {use_dynamic_bsz: maybe}", "trainer.use_dynamic_bsz: Value 'maybe'", id="no truth value"
+        ),
+        pytest.param(
+            "synchronizer: {sync_method: ncl}", "expected one of [NCCL, CHECKPOINT, MEMORY]", id="no such choice"
+        ),
+        pytest.param(
+            "monitor: {monitor_type: tensorbord}",
+            "monitor.monitor_type 'tensorbord' is none of tensorboard, wandb, mlflow, swanlab",
+            id="no such choice among texts",
+        ),
+        pytest.param("explorer: {max_timeout: }", "explorer.max_timeout: has no value", id="a key without value"),
+        pytest.param("cluster:", "cluster: has no value; give it one or remove the key", id="an empty section"),
+        pytest.param(
+            "explorer: 3", "explorer: keys of its own are expected below it, not 3", id="a value for a section"
+        ),
+        pytest.param("model: {tinker: true}", "model.tinker: keys of its own", id="a switch for a section"),
+    ],
+)
+def test_what_trinity_would_refuse_is_found_before_the_start_with_file_and_key(text, said, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{text}\n")
+
+    with pytest.raises(UserError) as error:
+        read_config(file)
+
+    assert str(error.value).startswith(f"--config {file}: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_everything_wrong_with_the_file_is_told_at_once(tmp_path):
+    file = write(tmp_path / "config.yaml", {"explorer": {"max_timout": 1, "runner_per_model": None}, "nme": "x"})
+
+    with pytest.raises(UserError) as error:
+        read_config(file)
+
+    assert all(key in str(error.value) for key in ("explorer.max_timout", "explorer.runner_per_model", "nme"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": {"tinker": {"base_url": None}}},
+        {"trainer": {"max_checkpoints_to_keep": None}},
+        {"monitor": {"monitor_args": {"anything": 1}}},
+        {"buffer": {"explorer_input": {"taskset": {"workflow_args": {"anything": {"deep": 1}}}}}},
+        {"synchronizer": {"sync_method": "nccl"}},
+        {"explorer": {}},
+    ],
+)
+def test_null_where_it_means_something_and_open_sections_are_left_alone(config, tmp_path):
+    assert read_config(write(tmp_path / "config.yaml", config)).raw == config
+
+
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [*SECRETS.items(), ("explorer.env_vars.GRADER_API_KEY", "in the environment before Ray starts")],
+)
+def test_no_key_stands_in_the_file_because_trinity_logs_its_whole_config(key, variable, tmp_path):
+    file = write(tmp_path / "config.yaml", config_with(key, "tml-secret"))
+
+    with pytest.raises(UserError, match="it would be logged") as error:
+        read_config(file)
+
+    assert key in str(error.value)
+    assert variable in str(error.value)
+    assert "tml-secret" not in str(error.value)
+
+
+def test_harmless_variables_of_the_workers_may_stand_in_the_file(tmp_path):
+    file = write(tmp_path / "config.yaml", config_with("explorer.env_vars.TOKENIZERS_PARALLELISM", "false"))
+
+    assert read_config(file).monitor == "tensorboard"
+
+
+def test_the_monitor_is_one_key(tmp_path):
+    assert (
+        read_config(write(tmp_path / "config.yaml", config_with("monitor.monitor_type", "mlflow"))).monitor == "mlflow"
+    )
+
+
+def test_a_value_from_the_environment_is_checked_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECONDS", "many")
+    file = write(tmp_path / "config.yaml", {"explorer": {"max_timeout": "${oc.env:SECONDS}"}})
+
+    with pytest.raises(UserError, match="max_timeout: Value 'many'"):
+        read_config(file)
+
+
+@pytest.mark.slow
+def test_a_typo_in_the_settings_of_verl_is_found_too(tmp_path):
+    settings = {"actor_rollout_ref": {"actor": {"fsdp_config": {"offload_polcy": True}}}}
+    file = write(tmp_path / "config.yaml", {"trainer": {"trainer_config": settings}})
+
+    with pytest.raises(UserError, match=r"fsdp_config\.offload_polcy: unknown key, did you mean .*\.offload_policy\?"):
         read_config(file)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.estimate import Estimate, Prices, calibration, estimate, print_estimate
+from tuner.learn_to_ask.estimate import Estimate, TrainingPrices, calibration, estimate, print_estimate
 from tuner.learn_to_ask.main import TrainingSettings
 from tuner.learn_to_ask.prompt import reward_prompt_med, rollout_prompt_med
 
@@ -102,7 +102,7 @@ def test_tasks_that_fill_no_batch_are_an_error(tasks_file):
 
 
 def test_each_kind_of_token_has_its_price():
-    prices = Prices(prefill=0.1, sample=1.0, train=0.5, grader_prefill=2.0, grader_sample=3.0)
+    prices = TrainingPrices(prefill=0.1, sample=1.0, train=0.5, grader_prefill=2.0, grader_sample=3.0)
 
     result = found(prices=prices, grading_prompt_tokens=1_000_000, grading_answer_tokens=2_000_000)
 
@@ -127,7 +127,7 @@ def test_the_calibration_names_every_share_and_the_nearest():
 
 
 def test_the_calibration_scales_to_the_published_epochs():
-    text = calibration(found(epochs=2.0, prices=Prices(prefill=0.09)))
+    text = calibration(found(epochs=2.0, prices=TrainingPrices(prefill=0.09)))
 
     assert "100.0%  112.00 M  rollouts alone" in text
     # 50 M x 0.09 USD, twice
@@ -135,9 +135,73 @@ def test_the_calibration_scales_to_the_published_epochs():
 
 
 def test_it_all_fits_on_one_screen(capsys):
-    print_estimate(found(prices=Prices(train=1.0)))
+    print_estimate(found(prices=TrainingPrices(train=1.0)))
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 120
     assert any("112.00 USD" in line for line in lines)
+
+
+def test_a_price_that_is_missing_is_named_beside_the_bill(capsys):
+    print_estimate(found(prices=TrainingPrices(train=1.0, prefill=0.0), grading_prompt_tokens=5))
+
+    assert "112.00 USD, without what --price_sample, --price_grader_prefill would add" in capsys.readouterr().out
+
+
+def test_the_calibration_says_what_lengths_it_assumes():
+    text = calibration(found(grading_answer_tokens=60_000))
+
+    assert "6000 tokens a response" in text  # 6 million in 1000 rollouts
+    assert "a grade of 120 tokens" in text  # 60,000 in 500 grades
+
+
+@pytest.fixture
+def command(tasks_file, monkeypatch):
+    """Runs main.py with flags, on a policy whose tokenizer takes a word for a token."""
+    import transformers
+
+    from tuner.learn_to_ask import main
+    from tuner.learn_to_ask.engines import transformers as engine
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: WordTokenizer())
+    monkeypatch.setattr(engine, "require_model", lambda _: None)
+
+    def start(*flags):
+        given = ["--data", str(tasks_file), "--batch_size", "2", "--group_size", "5", *flags]
+        monkeypatch.setattr("sys.argv", ["main.py", *given])
+        return main.main()
+
+    return start
+
+
+def test_the_flags_of_main_reach_the_estimate(command, capsys):
+    flags = ["--price_prefill", "1000", "--price_sample", "1e6", "--price_train", "0"]
+    grader = ["--price_grader_prefill", "0", "--price_grader_sample", "1e6"]
+
+    code = command("--estimate", *flags, *grader, "--estimate_response_tokens", "7", "--estimate_grade_tokens", "11")
+
+    # 40 rollouts of 7 tokens and 20 grades of 11 at 1 USD a token, and the prompts of 20 times both tasks.
+    prompts = 20 * (SYSTEM + 10) + 20 * (SYSTEM + 30)
+    assert code == 0
+    assert f"{40 * 7 + 20 * 11 + prompts / 1000:.2f} USD\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--price_prefill",
+        "--price_sample",
+        "--price_train",
+        "--price_grader_prefill",
+        "--price_grader_sample",
+        "--estimate_response_tokens",
+        "--estimate_grade_tokens",
+    ],
+)
+def test_what_only_the_estimate_reads_is_refused_without_it_and_below_zero(flag, command):
+    with pytest.raises(UserError, match=f"{flag}: only --estimate reads it"):
+        command(flag, "1")
+    for wrong in ("-1", "nan", "inf"):
+        with pytest.raises(UserError, match=f"{flag} {wrong}: a number of at least 0 is needed"):
+            command("--estimate", f"{flag}={wrong}")

@@ -233,7 +233,25 @@ def test_the_defaults_are_the_published_run():
         "Qwen/Qwen2.5-32B-Instruct",
     )
     assert (settings.group_size, settings.batch_size, settings.total_epochs) == (5, 64, 4)
-    assert (settings.learning_rate, settings.max_model_len, settings.max_tokens) == (5e-7, 8192, 1024)
+    assert (settings.max_model_len, settings.max_tokens) == (8192, 1024)
+    assert settings.resolved_learning_rate(tinker=False) == 5e-7
     gpus = settings.inference_engine_num * settings.tensor_parallel_size
     grader_gpus = settings.auxiliary_engine_num * settings.auxiliary_tensor_parallel_size
     assert (gpus, grader_gpus, 8 - gpus - grader_gpus) == (4, 2, 2)
+
+
+def test_lora_on_tinker_has_a_learning_rate_of_its_own_ten_times_higher():
+    assert main.TrainingSettings().resolved_learning_rate(tinker=True) == 5e-6
+    assert main.TrainingSettings(learning_rate=1e-4).resolved_learning_rate(tinker=True) == 1e-4
+    assert main.TrainingSettings(learning_rate=1e-4).resolved_learning_rate(tinker=False) == 1e-4
+
+
+def test_the_help_shows_both_learning_rates(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py", "--help"])
+
+    with pytest.raises(SystemExit):
+        main.main()
+
+    [said] = [text for text in capsys.readouterr().out.split("\n  --") if text.startswith("learning_rate")]
+    assert "5e-07" in said
+    assert "5e-06" in said

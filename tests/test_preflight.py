@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,8 @@ from tuner.learn_to_ask.preflight import (
     check_disk,
     check_gpus,
     check_grader,
+    check_learning_rate,
+    check_monitor,
     check_prompt_lengths,
     check_ray,
     check_tinker,
@@ -146,6 +149,7 @@ def test_prompts_that_leave_no_room_for_a_response_are_counted():
 
     assert found.level == "warning"
     assert "2 would be truncated" in found.verdict
+    assert "their rollouts fail" in found.verdict  # what becomes of them in training
     assert "longest of 4 has 20000 tokens, 7168 fit" in found.verdict
 
 
@@ -154,7 +158,9 @@ def test_prompts_that_fit_are_ok_and_none_that_fits_is_fatal():
     assert prompt_length_finding([8, 9], 7).level == "fatal"
 
 
-def test_the_policys_own_tokenizer_measures(tmp_path):
+@pytest.fixture
+def word_model(tmp_path):
+    """A model folder whose tokenizer takes a word for a token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -162,15 +168,30 @@ def test_the_policys_own_tokenizer_measures(tmp_path):
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    model_folder(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_the_policys_own_tokenizer_measures(word_model, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({**CONTINUE, "messages": [{**PATIENT, "content": "w " * 500}]}))
 
-    found = check_prompt_lengths(
-        settings(model_path=str(tmp_path / "model"), data=tmp_path, max_model_len=600, max_tokens=100)
-    )
+    found = check_prompt_lengths(settings(model_path=word_model, data=tmp_path, max_model_len=600, max_tokens=100))
 
     assert found.level == "fatal"
     assert "500 fit" in found.verdict
+
+
+def test_a_dialogue_of_20000_tokens_is_counted_as_truncated(word_model, tmp_path):
+    turns = [{**(PATIENT, DOCTOR)[turn % 2], "content": "w " * 1000} for turn in range(19)]
+    long = {**STOP, "messages": [*turns, {**PATIENT, "content": "w " * 1000}]}
+    (tmp_path / "train.jsonl").write_text(f"{json.dumps(CONTINUE)}\n{json.dumps(long)}\n")
+
+    found = check_prompt_lengths(settings(model_path=word_model, data=tmp_path))
+
+    assert found.level == "warning"
+    assert "1 would be truncated (the longest of 2 has 20" in found.verdict
+    assert "7168 fit" in found.verdict  # 8192 - 1024
 
 
 def test_without_the_tokenizer_the_lengths_are_not_measured_and_it_says_why(tmp_path):
@@ -231,6 +252,24 @@ def test_on_several_nodes_the_trainer_takes_whole_ones_and_engines_stay_within(g
     assert bool(problem) == bool(allocation.problem)
 
 
+@pytest.mark.parametrize(
+    ("batch", "parallel", "problem"),
+    [
+        (64, 1, ""),  # 64 x 5 rollouts for 4 GPUs
+        (63, 1, "315 rollouts of a step (--batch_size x --group_size) are no multiple of the trainer's 4 shares"),
+        (63, 4, ""),  # the 4 GPUs share each sequence
+        (64, 3, "ulysses_sequence_parallel_size 3 does not divide the trainer's 4 GPUs"),
+    ],
+)
+def test_the_trainers_gpus_share_the_rollouts_of_a_step_evenly(batch, parallel, problem):
+    settings = TrainingSettings(grader="openai", batch_size=batch)
+
+    allocation = gpu_allocation(settings, 8, sequence_parallel=parallel)
+
+    assert problem in allocation.problem
+    assert bool(problem) == bool(allocation.problem)
+
+
 @pytest.mark.parametrize("gpus", range(2, 9))
 def test_suggestions_for_one_node_are_valid_themselves(gpus):
     suggested = TrainingSettings(**suggest_allocation(gpus))
@@ -272,6 +311,78 @@ def test_nodes_that_differ_must_be_spelled_out(tmp_path):
     assert check_gpus(TrainingSettings(), run_config(tmp_path), cluster).level == "fatal"
     raw = {"cluster": {"node_num": 1, "gpu_per_node": 8}}
     assert check_gpus(TrainingSettings(), run_config(tmp_path, raw=raw), cluster).level == "ok"
+
+
+def test_a_cluster_that_is_not_complete_yet_is_not_trained_on(tmp_path):
+    raw = {"cluster": {"node_num": 2, "gpu_per_node": 8}}
+    settings = TrainingSettings(inference_engine_num=10)
+
+    found = check_gpus(settings, run_config(tmp_path, raw=raw), RayCluster((8,), 64, 1))
+
+    assert found.level == "fatal"
+    assert "are 16 GPUs, Ray has 8: start the missing nodes" in found.verdict
+    assert check_gpus(settings, run_config(tmp_path, raw=raw), RayCluster((8, 8), 64, 1)).level == "ok"
+
+
+def test_two_nodes_of_8_are_dealt_out_and_a_folder_that_both_see_is_asked_for(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "probe_ray", lambda _: RayCluster((8, 8), 64, 1))
+    monkeypatch.setattr(checks.check_ray, "__defaults__", (checks.probe_ray,))
+    two_nodes = settings(**suggest_allocation(16), data=tmp_path, batch_size=64)
+
+    found = {finding.check: finding for finding in preflight(two_nodes, run_config(tmp_path, ray_address="auto"))}
+
+    assert found["ray"].verdict.startswith("running: 2 nodes, 64 CPUs, 16 GPUs")
+    assert found["gpus"].level == "ok"
+    assert [line.split()[:2] for line in found["gpus"].details.splitlines()] == [
+        ["policy", "8"],
+        ["grader", "4"],
+        ["trainer", "4"],
+        ["present", "16"],
+    ]
+    assert found["shared folder"].level == "warning"
+    assert str(tmp_path / "run" / "job") in found["shared folder"].verdict
+
+
+# --- monitor
+
+
+def monitored(tmp_path, name):
+    return check_monitor(dataclasses.replace(run_config(tmp_path), monitor=name))
+
+
+def test_tensorboard_is_the_default_and_installed(tmp_path):
+    found = check_monitor(run_config(tmp_path))
+
+    assert (found.level, found.verdict) == ("ok", "tensorboard: files in the run's folder, works offline")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "swanlab", "tensorboard"])
+def test_a_monitor_that_is_not_installed_is_fatal_and_the_way_out_is_named(name, tmp_path, monkeypatch):
+    for module in (name, "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+    found = monitored(tmp_path, name)
+
+    assert found.level == "fatal"
+    assert f"pip install {name}" in found.verdict
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_an_installed_monitor_says_where_the_figures_go(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+
+    assert monitored(tmp_path, name).level == "ok"
+
+
+def test_swanlab_refuses_to_work_without_its_key(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "swanlab", SimpleNamespace())
+    monkeypatch.delenv("SWANLAB_API_KEY", raising=False)
+
+    assert "SWANLAB_API_KEY" in monitored(tmp_path, "swanlab").verdict
+    monkeypatch.setenv("SWANLAB_API_KEY", "secret-of-swanlab")
+    found = monitored(tmp_path, "swanlab")
+    assert found.level == "ok"
+    assert "secret-of-swanlab" not in found.verdict
 
 
 # --- models and disk
@@ -471,13 +582,13 @@ def key(monkeypatch):
 
 
 def tinker_settings(**changes):
-    return settings(model_path="org/policy", grader="offline", learning_rate=1e-5, **changes)
+    return settings(model_path="org/policy", grader="offline", **changes)
 
 
 def test_without_a_key_the_service_is_not_asked(monkeypatch):
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
 
-    (found,) = check_tinker(tinker_settings(), None, lambda _: pytest.fail("asked"))
+    found = check_tinker(tinker_settings(), None, lambda _: pytest.fail("asked"))
 
     assert (found.level, "TINKER_API_KEY" in found.verdict) == ("fatal", True)
 
@@ -492,14 +603,14 @@ def test_the_sdk_asks_a_real_service(key):
         return Fault(body=json.dumps(bodies.get(call.path, {})).encode())
 
     with FaultServer(plan) as server:
-        (found,) = check_tinker(tinker_settings(), server.base_url.removesuffix("/v1"), offered_models)
+        found = check_tinker(tinker_settings(), server.base_url.removesuffix("/v1"), offered_models)
 
     assert found.level == "ok", found.verdict
     assert "org/policy" in found.verdict
 
 
 def test_a_model_that_is_not_offered_lists_what_is(key):
-    (found,) = check_tinker(tinker_settings(), "http://here", lambda _: ["org/b", "org/a"])
+    found = check_tinker(tinker_settings(), "http://here", lambda _: ["org/b", "org/a"])
 
     assert found.level == "fatal"
     assert found.verdict == "http://here does not offer --model_path org/policy; it offers org/a, org/b"
@@ -508,7 +619,7 @@ def test_a_model_that_is_not_offered_lists_what_is(key):
 def test_the_auxiliary_grader_must_be_offered_too(key):
     auxiliary = dataclasses.replace(tinker_settings(), grader="auxiliary")
 
-    (found,) = check_tinker(auxiliary, None, lambda _: ["org/policy"])
+    found = check_tinker(auxiliary, None, lambda _: ["org/policy"])
 
     assert "--auxiliary_model_path Qwen/Qwen2.5-32B-Instruct" in found.verdict
 
@@ -517,7 +628,7 @@ def test_a_service_that_fails_is_fatal_and_the_key_stays_hidden(key):
     def refuse(_):
         raise ConnectionError("no entry\nwith tml-secret")
 
-    (found,) = check_tinker(tinker_settings(), None, refuse)
+    found = check_tinker(tinker_settings(), None, refuse)
 
     assert found.level == "fatal"
     assert "ConnectionError: no entry with ***" in found.verdict
@@ -525,20 +636,36 @@ def test_a_service_that_fails_is_fatal_and_the_key_stays_hidden(key):
 
 def test_a_service_that_hangs_is_given_up(key):
     with FaultServer(lambda _: Fault(hang=True)) as server:
-        (found,) = check_tinker(
+        found = check_tinker(
             tinker_settings(), None, lambda _: [socket.create_connection(("127.0.0.1", server.port)).recv(1)], seconds=0
         )
 
     assert (found.level, "TimeoutError" in found.verdict) == ("fatal", True)
 
 
-def test_a_rate_for_full_fine_tuning_is_a_warning(key):
-    slow = dataclasses.replace(tinker_settings(), learning_rate=5e-7)
+# --- learning rate
 
-    found = check_tinker(slow, None, lambda _: ["org/policy"])
 
-    assert [finding.level for finding in found] == ["ok", "warning"]
-    assert "about ten times that: 5e-06" in found[1].verdict
+@pytest.mark.parametrize(("tinker", "rate"), [(False, "5e-07"), (True, "5e-06")])
+def test_the_learning_rate_that_was_not_given_is_told(tinker, rate):
+    found = check_learning_rate(settings(), tinker=tinker)
+
+    assert found.level == "ok"
+    assert found.verdict.startswith(f"{rate}, the default")
+
+
+def test_a_rate_for_full_fine_tuning_is_a_warning_where_lora_is_trained():
+    found = check_learning_rate(settings(learning_rate=5e-7), tinker=True)
+
+    assert found.level == "warning"
+    assert "about ten times that: 5e-06" in found.verdict
+
+
+@pytest.mark.parametrize(("given", "tinker"), [(5e-7, False), (1e-3, False), (5e-6, True), (1e-3, True)])
+def test_a_fitting_rate_is_told_as_it_was_given(given, tinker):
+    assert check_learning_rate(settings(learning_rate=given), tinker=tinker) == Finding(
+        "ok", "learning rate", f"{given:g}, by --learning_rate"
+    )
 
 
 # --- grader
@@ -635,6 +762,45 @@ def test_a_run_that_would_go_on_with_other_settings_is_refused_before_the_start(
 
     assert checkpoints(group_size=8).level == "fatal"
     assert "--grader was auxiliary, is now offline; --group_size was 5, is now 8" in checkpoints(group_size=8).verdict
+
+
+@pytest.mark.parametrize(
+    ("lines", "check", "said"),
+    [
+        pytest.param([], "dataset", "train.jsonl", id="an empty split"),
+        pytest.param(["\n"], "dataset", "the train split holds no task", id="a split of empty lines"),
+        pytest.param(
+            [{key: value for key, value in CONTINUE.items() if key != "decision_truth"}],
+            "decisions",
+            "no task says stop",
+            id="no decision_truth",
+        ),
+        pytest.param(
+            [CONTINUE, {**STOP, "messages": [PATIENT, DOCTOR]}],
+            "last message",
+            "1 tasks (1_2) end with a message of the assistant",
+            id="a last message of the assistant",
+        ),
+    ],
+)
+def test_a_dataset_that_cannot_be_trained_on_ends_the_preflight_with_2(lines, check, said, machine, tmp_path):
+    text = "".join(line if isinstance(line, str) else f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "train.jsonl").write_text(text)
+
+    found = preflight(settings(data=tmp_path, grader="offline", total_steps=1), run_config(tmp_path))
+
+    verdicts = {finding.check: finding.verdict for finding in found if finding.level == "fatal"}
+    assert exit_code(found) == 2
+    assert said in verdicts[check]
+
+
+def test_without_any_decision_truth_both_the_cause_and_the_consequence_are_told(tmp_path):
+    bare = {key: value for key, value in CONTINUE.items() if key != "decision_truth"}
+
+    found = judged(tmp_path, bare, {**bare, "cid": "2_0"})
+
+    assert "2 tasks have no decision_truth and count as continue" in found["decision_truth"].verdict
+    assert found["decisions"].level == "fatal"
 
 
 def test_a_run_that_can_start_has_nothing_fatal(machine, tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.records import Grade
 from tuner.learn_to_ask.reward import (
     FUSION_MODES,
@@ -188,3 +189,75 @@ def test_no_response_earns_anything_by_the_wrong_decision(response, decision_tru
     assert graded.action_score == float(right)
     if not right:
         assert (graded.format_score, graded.content_score, graded.think) == (0.0, 0.0, "")
+
+
+# What a grader may say, or be made to say by the message it grades.
+TAGS = st.sampled_from(
+    [f"<{slash}{name}>" for slash in ("", "/") for name in ("think", "format_score", "content_score")]
+    + ["<stop />", "<format_score", "</content_score", "<FORMAT_SCORE>", "<content_score >", "<|im_end|>"]
+)
+NUMBERS = st.one_of(
+    st.sampled_from(
+        "0 0.5 1 1.0 .5 1. 00.5 nan NaN inf -inf Infinity 1e999 1e-999 1e0 -0.5 -0 +1 1_0 0x1 1/2 1,0 2.0 1.0000001 "
+        "\u0661 \u0660.\u0665 \uff11 \u00bd \u2460 \u00b2 \u2212 1.0.0 . ..".split()
+    ),
+    st.integers(0, 10**60).map(str),
+    st.integers(1, 600).map(lambda length: "9" * length),
+    st.integers(1, 600).map(lambda length: "0." + "9" * length),
+    st.integers(1, 600).map(lambda length: "0" * length + "1"),
+    st.floats().map(str),
+)
+PIECES = st.one_of(TAGS, NUMBERS, st.text(max_size=8), st.sampled_from(["\n", " ", "\0", "\u2028", "\ufeff"]))
+SCORE_TAGS = st.builds(
+    lambda name, number: f"<{name}>{number}</{name}>",
+    st.sampled_from(["format_score", "content_score", "think"]),
+    st.one_of(NUMBERS, st.lists(PIECES, max_size=3).map("".join)),
+)
+GRADER_OUTPUT = st.one_of(st.text(), st.lists(st.one_of(SCORE_TAGS, PIECES), max_size=10).map("".join))
+RESPONSES = st.one_of(GRADER_OUTPUT, st.just(STOP), GRADER_OUTPUT.map(lambda text: text + STOP))
+
+
+@given(output=GRADER_OUTPUT, response=RESPONSES, decision_truth=st.sampled_from(["continue", "stop"]))
+@example(
+    output="<format_score>1.0</format_score><content_score>1e999</content_score>",
+    response="",
+    decision_truth="continue",
+)
+@example(
+    output="<format_score>1</format_score><content_score>nan</content_score>", response="", decision_truth="continue"
+)
+@example(
+    output="<format_score>\u0661</format_score><content_score>\u0661</content_score>",
+    response="",
+    decision_truth="continue",
+)
+@example(
+    output=f"<format_score>{'9' * 5000}</format_score><content_score>1</content_score>",
+    response="",
+    decision_truth="continue",
+)
+@example(
+    output="<format_score>1</format_score><content_score>0.5</content_score>",
+    response="Is it dry?",
+    decision_truth="continue",
+)
+def test_whatever_the_grader_says_every_reward_is_finite_and_within_the_bounds_of_its_mode(
+    output, response, decision_truth
+):
+    scores = parse_grade(output) if needs_grader(response, decision_truth) else None
+    graded = grade(response, decision_truth, scores)
+
+    if scores is None and needs_grader(response, decision_truth):
+        # Nothing readable: open scores, which training and evaluation ask for again, never a number.
+        assert (graded.format_score, graded.content_score) == (None, None)
+        return
+    parts = {
+        "action_score": graded.action_score,
+        "content_score": graded.content_score,
+        "format_score": graded.format_score,
+    }
+    assert all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in parts.values())
+    for (train_mode, fusion_mode), highest in HIGHEST.items():
+        value = reward(**parts, train_mode=train_mode, fusion_mode=fusion_mode)
+        assert math.isfinite(value)
+        assert 0.0 <= value <= highest

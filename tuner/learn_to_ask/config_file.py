@@ -1,8 +1,11 @@
-"""Checks config.yaml before a run: every setting has one home, and nothing is silently overwritten."""
+"""Checks config.yaml before a run: every setting has one home, every key exists and holds what Trinity expects."""
 
+import dataclasses
+import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -30,6 +33,20 @@ HOMES = {
     "explorer.rollout_model": "the flags of the policy (--model_path, --tensor_parallel_size, ...)",
     "explorer.auxiliary_models": "the flags of the grader (--auxiliary_model_path, ...)",
 }
+# Trinity prints its whole config, and Ray keeps the variables of its workers: no place for keys.
+SECRETS = {
+    "monitor.monitor_args.api_key": "WANDB_API_KEY",
+    "monitor.monitor_args.password": "MLFLOW_TRACKING_PASSWORD",
+}
+_SECRET_WORDS = {"KEY", "TOKEN", "SECRET", "PASSWORD"}
+
+# Texts of which Trinity's schema takes any and its validators only these.
+_CHOICES = {
+    "explorer.concurrent_mode": ("sequential", "asynchronous", "multi-threading"),
+    "trainer.save_hf_checkpoint": ("last", "always", "never"),
+    "monitor.monitor_type": ("tensorboard", "wandb", "mlflow", "swanlab"),
+}
+_VERL = "trainer.trainer_config"  # open in Trinity's schema; its validator merges it into one of its own
 
 _MAX_TIMEOUT = 1800.0  # Trinity's default of explorer.max_timeout
 # The operator of the experience pipeline that keeps failed rollouts from stalling a run.
@@ -47,6 +64,7 @@ class RunConfig:
         ray_address: Of the cluster to use, `None` when the file leaves it open.
         rollout_seconds: Longest time for a group of rollouts, grading included.
         job_folder: Where checkpoints, logs and metrics of the run go.
+        monitor: What the metrics are logged with.
     """
 
     raw: dict[str, Any]
@@ -55,14 +73,15 @@ class RunConfig:
     ray_address: str | None
     job_folder: Path
     rollout_seconds: float = _MAX_TIMEOUT
+    monitor: str = "tensorboard"
 
 
 def read_config(path: Path) -> RunConfig:
     """Reads and checks a config file.
 
     Raises:
-        UserError: When it is no YAML mapping, an environment variable it uses is missing, or a key has
-            another home.
+        UserError: When it is no YAML mapping, an environment variable it uses is missing, a key has another
+            home, a secret stands in it, or Trinity would refuse a key or its value.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -78,6 +97,14 @@ def read_config(path: Path) -> RunConfig:
     for key, home in HOMES.items():
         if _holds(raw, key):
             raise UserError(f"--config {path}: remove {key}, tune() would overwrite it; its home is {home}")
+    for key, variable in SECRETS.items():
+        if _holds(raw, key):
+            raise UserError(f"--config {path}: remove {key}, it would be logged; set {variable} in the environment")
+    variables = _value(raw, "explorer.env_vars")
+    for name in variables if isinstance(variables, dict) else ():
+        if _SECRET_WORDS & set(str(name).upper().split("_")):
+            said = "it would be logged; set it in the environment before Ray starts"
+            raise UserError(f"--config {path}: remove explorer.env_vars.{name}, {said}")
     try:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
     except OmegaConfBaseException as error:
@@ -87,6 +114,8 @@ def read_config(path: Path) -> RunConfig:
             f"--config {path}: continue_from_checkpoint: false would have Trinity rename the run behind our back; "
             "remove it, and give a new run a new `name`"
         )
+    if problems := list(dict.fromkeys(_schema_problems(resolved))):
+        raise UserError(f"--config {path}: {'; '.join(problems)}")
     tinker = (resolved.get("model") or {}).get("tinker") or {}
     folders = [resolved.get(key) or "" for key in ("checkpoint_root_dir", "project", "group", "name")]
     return RunConfig(
@@ -96,7 +125,104 @@ def read_config(path: Path) -> RunConfig:
         ray_address=(resolved.get("cluster") or {}).get("ray_address"),
         job_folder=Path.cwd().joinpath(*folders),
         rollout_seconds=float((resolved.get("explorer") or {}).get("max_timeout") or _MAX_TIMEOUT),
+        monitor=(resolved.get("monitor") or {}).get("monitor_type") or "tensorboard",
     )
+
+
+def _schema_problems(config: dict[Any, Any]) -> Iterator[str]:
+    """What Trinity would refuse, all of it, where its own `load_config` stops at the first and without the key."""
+    from trinity.common.config import Config
+
+    yield from _merge_problems(Config, config)
+    for key, choices in _CHOICES.items():
+        value = _value(config, key)
+        if isinstance(value, str) and value not in choices:
+            yield f"{key} {value!r} is none of {', '.join(choices)}"
+    if isinstance(verl := _value(config, _VERL), dict) and verl:
+        from trinity.trainer.verl.verl_config import veRLConfig
+
+        yield from _merge_problems(veRLConfig, verl, prefix=f"{_VERL}.")
+
+
+def _merge_problems(schema: type, config: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Merges every single value into a schema, as `load_config` does with the whole.
+
+    Args:
+        schema: A dataclass.
+        config: The values.
+        prefix: Stands before the keys in the messages.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    base = OmegaConf.structured(schema)
+    for parts, value in _leaves(config):
+        nested = value
+        for part in reversed(parts):
+            nested = {part: nested}
+        key = ".".join(map(str, parts))
+        try:
+            OmegaConf.merge(base, OmegaConf.create(nested))
+        except ConfigKeyError as error:
+            unknown = str(error.full_key)
+            if not f"{key}.".startswith(f"{unknown}."):  # inside a list, whose path is not told
+                unknown = f"{key}.{unknown}"
+            yield f"{prefix}{unknown}: unknown key{_nearest(unknown, error.object_type, schema, prefix)}"
+        except OmegaConfBaseException as error:
+            if value is None:
+                yield f"{prefix}{key}: has no value; give it one or remove the key"
+            elif "Merge error" in str(error):
+                yield f"{prefix}{key}: keys of its own are expected below it, not {value!r}"
+            else:
+                yield f"{prefix}{key}: {str(error).splitlines()[0]}"
+
+
+def _leaves(config: dict[Any, Any], parents: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Path and value of everything that is no mapping itself; an empty mapping counts as a value."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*parents, key))
+        else:
+            yield (*parents, key), value
+
+
+def _nearest(unknown: str, place: Any, schema: type, prefix: str) -> str:
+    """Asks for the key that may have been meant: this name elsewhere, else one like it beside, else elsewhere.
+
+    Args:
+        unknown: The whole key.
+        place: The dataclass that lacks it.
+        schema: The dataclass of the whole file.
+        prefix: Of the schema's keys.
+    """
+    parent, _, last = unknown.rpartition(".")
+    beside = [field.name for field in dataclasses.fields(place)] if dataclasses.is_dataclass(place) else []
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(list(_keys(schema)))}
+    if last not in elsewhere and (matches := difflib.get_close_matches(last, beside, n=1)):
+        found = ".".join(filter(None, (parent, matches[0])))
+    elif matches := difflib.get_close_matches(last, elsewhere, n=1, cutoff=0.8):
+        found = elsewhere[matches[0]]
+    else:
+        return f"; there are {', '.join(sorted(beside))}" if beside else ""
+    home = HOMES.get(prefix + found)
+    return f", did you mean {prefix}{found}?" + (f" Its home is {home}" if home else "")
+
+
+def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a schema, lists and open mappings left out."""
+    for name, hint in get_type_hints(schema).items():
+        yield prefix + name
+        if get_origin(hint) not in (list, dict):
+            for kind in (hint, *get_args(hint)):
+                if dataclasses.is_dataclass(kind):
+                    yield from _keys(kind, f"{prefix}{name}.")
+
+
+def _value(config: Any, key: str) -> Any:
+    """The value of a dotted key, `None` when it is not set."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
 
 
 def _holds(config: Any, key: str) -> bool:

@@ -24,8 +24,8 @@ TRAINING_PASSES = 2  # Trinity's loss on Tinker takes a forward pass, then one f
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """USD for a million tokens, 0 for what costs nothing.
+class TrainingPrices:
+    """USD for a million tokens; what has no price counts as free, and the estimate says so.
 
     Attributes:
         prefill: Of prompts.
@@ -35,11 +35,11 @@ class Prices:
         grader_sample: Of the grader's answers.
     """
 
-    prefill: float = 0.0
-    sample: float = 0.0
-    train: float = 0.0
-    grader_prefill: float = 0.0
-    grader_sample: float = 0.0
+    prefill: float | None = None
+    sample: float | None = None
+    train: float | None = None
+    grader_prefill: float | None = None
+    grader_sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Estimate:
     grading_answer_tokens: int
     sequence_tokens: int
     training_passes: int
-    prices: Prices | None = None
+    prices: TrainingPrices | None = None
 
     @property
     def training_tokens(self) -> int:
@@ -89,14 +89,23 @@ class Estimate:
         """The bill, `None` without prices."""
         if self.prices is None:
             return None
-        parts = (
-            (self.prompt_tokens, self.prices.prefill),
-            (self.response_tokens, self.prices.sample),
-            (self.training_tokens, self.prices.train),
-            (self.grading_prompt_tokens, self.prices.grader_prefill),
-            (self.grading_answer_tokens, self.prices.grader_sample),
-        )
-        return sum(tokens * price for tokens, price in parts) / 1e6
+        return sum(tokens * (getattr(self.prices, name) or 0.0) for name, tokens in self._priced.items()) / 1e6
+
+    @property
+    def unpriced(self) -> list[str]:
+        """The prices that are missing in the bill."""
+        return [name for name, tokens in self._priced.items() if tokens and getattr(self.prices, name, None) is None]
+
+    @property
+    def _priced(self) -> dict[str, int]:
+        """The tokens that each price is for."""
+        return {
+            "prefill": self.prompt_tokens,
+            "sample": self.response_tokens,
+            "train": self.training_tokens,
+            "grader_prefill": self.grading_prompt_tokens,
+            "grader_sample": self.grading_answer_tokens,
+        }
 
 
 def estimate(
@@ -107,7 +116,7 @@ def estimate(
     response_tokens: float = RESPONSE_TOKENS,
     grade_tokens: float = GRADE_TOKENS,
     training_passes: int = TRAINING_PASSES,
-    prices: Prices | None = None,
+    prices: TrainingPrices | None = None,
 ) -> Estimate:
     """Counts the tokens of a whole run.
 
@@ -184,8 +193,9 @@ def calibration(found: Estimate) -> str:
         *(f"  {shares[name]:>7.1%}  {_millions(readings[name] * scale)}  {name}" for name in readings),
         f"nearest: {nearest}, {shares[nearest]:.1%} of the published tokens",
         f"assumes that the published run had these {found.tasks} tasks and this group size, "
-        f"{found.response_tokens / found.sequences:.0f} tokens a response",
-        "and, where grading counts, a grade for every rollout of a continue task",
+        f"{_mean(found.response_tokens, found.sequences)} tokens a response",
+        f"and, where grading counts, a grade of {_mean(found.grading_answer_tokens, found.graded)} tokens for every "
+        "rollout of a continue task",
     ]
     if found.usd is not None:
         said = f"{found.usd * scale:.2f} USD for {PUBLISHED_EPOCHS} epochs by the prices given"
@@ -205,12 +215,25 @@ def print_estimate(found: Estimate) -> None:
         ("grading answer tokens", f"{_millions(found.grading_answer_tokens)} (assumed, not counted)"),
         ("trained tokens", f"{_millions(found.sequence_tokens)} (prompt and response of every rollout)"),
         ("training tokens", f"{_millions(found.training_tokens)} ({found.training_passes} passes)"),
-        ("cost", "unknown, no prices given" if found.usd is None else f"{found.usd:.2f} USD"),
+        ("cost", _cost(found)),
     ]
     print("estimate of the whole run")
     for label, value in rows:
         print(f"  {label:<22}{value}")
     print(calibration(found))
+
+
+def _cost(found: Estimate) -> str:
+    """The bill for reading, with what it leaves out."""
+    if found.usd is None:
+        return "unknown, no prices given"
+    left_out = ", ".join(f"--price_{name}" for name in found.unpriced)
+    return f"{found.usd:.2f} USD" + (f", without what {left_out} would add" if left_out else "")
+
+
+def _mean(tokens: int, count: int) -> str:
+    """Tokens of one, for reading."""
+    return f"{tokens / count:.0f}" if count else "0"
 
 
 def _millions(tokens: float) -> str:

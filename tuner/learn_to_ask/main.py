@@ -4,12 +4,15 @@ Examples:
   # 8 GPUs: 4 roll out, 2 grade, 2 train
   python tuner/learn_to_ask/main.py
 
-  # no GPU: set model.tinker.enable to true in config.yaml, export TINKER_API_KEY, name a model Tinker offers
-  python tuner/learn_to_ask/main.py --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B
+  # no GPU: export TINKER_API_KEY, name models that Tinker offers
+  python tuner/learn_to_ask/main.py --config tuner/learn_to_ask/configs/tinker.yaml \\
+    --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B --inference_engine_num 1
 
-  # what a run would stumble over, and how many tokens it takes; neither starts anything
+  # 2 or 4 GPUs, several nodes: each file in configs/ begins with its command
+
+  # what a run would stumble over, and how many tokens it takes by your provider's prices; neither starts anything
   python tuner/learn_to_ask/main.py --check
-  python tuner/learn_to_ask/main.py --estimate
+  python tuner/learn_to_ask/main.py --estimate --price_prefill USD --price_sample USD --price_train USD
 
   # everything on a laptop, with sample data and a tiny policy
   make quickstart
@@ -34,6 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a chec
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset, train_file
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.estimate import GRADE_TOKENS, RESPONSE_TOKENS, TrainingPrices, estimate, print_estimate
 from tuner.learn_to_ask.grader import (
     AUXILIARY_MODEL_NAME,
     GRADERS,
@@ -71,6 +76,9 @@ if TYPE_CHECKING:
 
     from tuner.learn_to_ask.records import Decision
 
+FULL_LEARNING_RATE = 5e-7  # of the published run, which trains the whole policy
+LORA_LEARNING_RATE = 5e-6  # ten times that, since LoRA takes larger steps to get as far
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
@@ -101,9 +109,19 @@ class TrainingSettings:
     fusion_mode: FusionMode = "default"
     # GRPO
     group_size: int = 5
-    learning_rate: float = 5e-7
+    learning_rate: float | None = None
     batch_size: int = 64
     save_interval_steps: int = 90
+
+    def resolved_learning_rate(self, *, tinker: bool) -> float:
+        """The learning rate of a run: the one given, else the default of what is trained.
+
+        Args:
+            tinker: LoRA weights on a Tinker service instead of the whole policy.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LORA_LEARNING_RATE if tinker else FULL_LEARNING_RATE
 
     def grader_settings(self, rollout_seconds: float = 600.0) -> GraderSettings:
         """The grader's share.
@@ -144,11 +162,25 @@ _HELP = {
     "train_mode": "Ra+Rs: questions and stopping; Ra: questions only; Rs: stopping only",
     "fusion_mode": "how Ra+Rs combines the scores: default gates by the decision, sum adds them up",
     "group_size": "rollouts of each task, GRPO's group",
-    "learning_rate": "of the policy; LoRA on Tinker wants at least ten times more",
+    "learning_rate": f"of the policy (default: {FULL_LEARNING_RATE:g}; on Tinker, which trains LoRA weights, "
+    f"{LORA_LEARNING_RATE:g}: they want about ten times more)",
     "batch_size": "tasks a step",
     "save_interval_steps": "steps between two checkpoints",
 }
+_TYPES = {"total_steps": int, "learning_rate": float}  # of the flags whose default is None
 _CHOICES = {"grader": GRADERS, "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
+
+
+# What only --estimate reads.
+_ESTIMATE_HELP = {
+    "price_prefill": "USD for a million tokens of prompts",
+    "price_sample": "USD for a million sampled tokens",
+    "price_train": "USD for a million tokens of a training pass",
+    "price_grader_prefill": "USD for a million tokens of the grader's prompts",
+    "price_grader_sample": "USD for a million tokens of the grader's answers",
+    "estimate_response_tokens": f"mean length of a response (default: {RESPONSE_TOKENS:g})",
+    "estimate_grade_tokens": f"mean length of a grader's answer (default: {GRADE_TOKENS:g})",
+}
 
 
 Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
@@ -346,7 +378,7 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
             ),
             algorithm=AlgorithmConfig(
                 algorithm_type="grpo",
-                learning_rate=settings.learning_rate,
+                learning_rate=settings.resolved_learning_rate(tinker=config.tinker),
                 group_size=settings.group_size,
                 batch_size=settings.batch_size,
                 save_interval_steps=settings.save_interval_steps,
@@ -377,23 +409,29 @@ def main() -> int:
         "--config",
         type=Path,
         default=Path(__file__).with_name("config.yaml"),
-        help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor",
+        help="Trinity-RFT's settings: Tinker, checkpoints, runners, weight sync, monitor; configs/ has more of them",
     )
     parser.add_argument("--check", action="store_true", help="check everything a run needs, start nothing")
     parser.add_argument("--estimate", action="store_true", help="count the tokens of the whole run, start nothing")
     for field in dataclasses.fields(TrainingSettings):
         parser.add_argument(
             f"--{field.name}",
-            type=int if field.name == "total_steps" else type(field.default),
+            type=_TYPES.get(field.name, type(field.default)),
             default=field.default,
             choices=_CHOICES.get(field.name),
             help=_HELP[field.name],
         )
+    group = parser.add_argument_group("only with --estimate")
+    for name, text in _ESTIMATE_HELP.items():
+        group.add_argument(f"--{name}", type=float, help=text)
     flags = vars(parser.parse_args())
     config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
+    assumed = {name: value for name in _ESTIMATE_HELP if (value := flags.pop(name)) is not None}
     settings, config = TrainingSettings(**flags), read_config(config_path)
     if only_estimate:
-        return print_token_estimate(settings)
+        return print_token_estimate(settings, assumed)
+    for name in assumed:
+        raise UserError(f"--{name}: only --estimate reads it")
     code = check(settings, config)
     if only_check or code != EXIT_DONE:
         return code
@@ -416,8 +454,12 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     return exit_code(findings)
 
 
-def print_token_estimate(settings: TrainingSettings) -> int:
-    """Prints the tokens of the whole run, counted with the policy's tokenizer.
+def print_token_estimate(settings: TrainingSettings, assumed: dict[str, float]) -> int:
+    """Prints the tokens of the whole run, counted with the policy's tokenizer, and what they cost.
+
+    Args:
+        settings: The arguments of tune().
+        assumed: The flags of the estimate that were given: prices and mean lengths.
 
     Returns:
         The exit code.
@@ -425,11 +467,22 @@ def print_token_estimate(settings: TrainingSettings) -> int:
     from transformers import AutoTokenizer
 
     from tuner.learn_to_ask.engines.transformers import require_model
-    from tuner.learn_to_ask.estimate import estimate, print_estimate
 
+    for name, value in assumed.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name} {value:g}: a number of at least 0 is needed")
     file = train_file(settings.data)
     require_model(settings.model_path)
-    print_estimate(estimate(settings, file, AutoTokenizer.from_pretrained(settings.model_path)))
+    prices = {name.removeprefix("price_"): value for name, value in assumed.items() if name.startswith("price_")}
+    found = estimate(
+        settings,
+        file,
+        AutoTokenizer.from_pretrained(settings.model_path),
+        response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
+        grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
+        prices=TrainingPrices(**prices) if prices else None,
+    )
+    print_estimate(found)
     return EXIT_DONE
 
 

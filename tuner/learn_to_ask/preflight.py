@@ -1,5 +1,7 @@
 """Checks everything that a training run needs before it costs anything: all findings at once, one line each."""
 
+import dataclasses
+import importlib
 import io
 import json
 import os
@@ -40,7 +42,7 @@ _RAY_CONNECT_SECONDS = 5.0
 _RAY_SECONDS = 60.0
 _TRAINING_BYTES = 14  # of a full checkpoint for each parameter: weights, master weights, two Adam moments
 _EXPORT_BYTES = 2  # of the Hugging Face export for each parameter
-_LOWEST_LORA_RATE = 5e-6
+_LORA_FACTOR = 10  # LoRA's learning rate against that of full fine-tuning
 _SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
 _SAMPLE_TASK = Task(
     cid="preflight_0",
@@ -109,12 +111,14 @@ def preflight(
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("dataset", dataset),
         ("checkpoints", lambda: [check_checkpoints(settings, config)]),
+        ("learning rate", lambda: [check_learning_rate(settings, tinker=config.tinker)]),
         ("policy", policy),
         ("prompt lengths", lambda: [check_prompt_lengths(settings)]),
         ("ray", ray),
+        ("monitor", lambda: [check_monitor(config)]),
     ]
     if config.tinker:
-        checks.append(("tinker", lambda: check_tinker(settings, config.base_url)))
+        checks.append(("tinker", lambda: [check_tinker(settings, config.base_url)]))
     else:
         if settings.grader == "auxiliary":
             checks.append(("grader model", grader_model))
@@ -285,6 +289,25 @@ def _batch_findings(tasks: int, settings: "TrainingSettings") -> list[Finding]:
     return [Finding("fatal", "steps", said + "lower --batch_size or raise --total_epochs")]
 
 
+def check_learning_rate(settings: "TrainingSettings", *, tinker: bool) -> Finding:
+    """Says which learning rate the run takes, and whether it is one for what is trained.
+
+    Args:
+        settings: May leave the rate open.
+        tinker: LoRA weights are trained instead of the whole policy.
+    """
+    rate = settings.resolved_learning_rate(tinker=tinker)
+    full = dataclasses.replace(settings, learning_rate=None).resolved_learning_rate(tinker=False)
+    if settings.learning_rate is None:
+        return Finding(
+            "ok", "learning rate", f"{rate:g}, the default of {'LoRA on Tinker' if tinker else 'full fine-tuning'}"
+        )
+    if tinker and rate < _LORA_FACTOR * full:
+        said = f"--learning_rate {rate:g} is a rate for full fine-tuning; LoRA wants about ten times that: "
+        return Finding("warning", "learning rate", f"{said}{rate * _LORA_FACTOR:g} or more, or leave the flag away")
+    return Finding("ok", "learning rate", f"{rate:g}, by --learning_rate")
+
+
 def check_prompt_lengths(settings: "TrainingSettings") -> Finding:
     """Counts the prompts that leave no room for a response, with the policy's own tokenizer."""
     room = settings.max_model_len - settings.max_tokens
@@ -322,7 +345,10 @@ def prompt_length_finding(lengths: Sequence[int], room: int) -> Finding:
     measured = f"the longest of {len(lengths)} has {max(lengths)} tokens, {room} fit"
     if not too_long:
         return Finding("ok", "prompt lengths", measured)
-    said = f"{too_long} would be truncated and learn nothing ({measured}); raise --max_model_len or drop these tasks"
+    said = (
+        f"{too_long} would be truncated ({measured}): the engine refuses or masks them, so their rollouts fail, and "
+        "after its retries Trinity leaves the group out; raise --max_model_len or drop these tasks"
+    )
     return Finding("fatal" if too_long == len(lengths) else "warning", "prompt lengths", said)
 
 
@@ -596,6 +622,32 @@ def _shared_folder(cluster: RayCluster | None, job_folder: Path) -> list[Finding
     return [Finding("warning", "shared folder", said)]
 
 
+# What Trinity's monitors import, and where each sends its figures (trinity/utils/monitor.py).
+_MONITORS = {
+    "tensorboard": ("torch.utils.tensorboard", "files in the run's folder, works offline"),
+    "wandb": ("wandb", "Weights & Biases; the key from WANDB_API_KEY or `wandb login`"),
+    "mlflow": ("mlflow", "an MLflow server, monitor.monitor_args.uri or http://localhost:5000"),
+    "swanlab": ("swanlab", "SwanLab; the key from SWANLAB_API_KEY"),
+}
+
+
+def check_monitor(config: "RunConfig") -> Finding:
+    """Imports what the monitor of config.yaml needs: Trinity would only fail once its actors are up."""
+    name = config.monitor
+    module, place = _MONITORS[name]
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        package = "tensorboard" if name == "tensorboard" else module
+        said = f"monitor.monitor_type {name} cannot be imported ({_one_line(error)}): pip install {package}, "
+        return Finding(
+            "fatal", "monitor", f"{said}or choose {', '.join(other for other in _MONITORS if other != name)}"
+        )
+    if name == "swanlab" and not os.environ.get("SWANLAB_API_KEY"):
+        return Finding("fatal", "monitor", "set SWANLAB_API_KEY in the environment before Ray starts")
+    return Finding("ok", "monitor", f"{name}: {place}")
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """Who gets how many GPUs.
@@ -615,13 +667,16 @@ class Allocation:
     problem: str = ""
 
 
-def gpu_allocation(settings: "TrainingSettings", gpus: int, gpus_per_node: int | None = None) -> Allocation:
+def gpu_allocation(
+    settings: "TrainingSettings", gpus: int, gpus_per_node: int | None = None, *, sequence_parallel: int = 1
+) -> Allocation:
     """Deals out the GPUs as Trinity does (`_set_gpu_allocation_info` of its config validator).
 
     Args:
-        settings: Engines and their tensor parallel sizes.
+        settings: Engines, their tensor parallel sizes, and the batch that the trainer's GPUs share.
         gpus: Of all nodes.
         gpus_per_node: `None` when all are in one node.
+        sequence_parallel: `trainer.ulysses_sequence_parallel_size` of config.yaml.
     """
     node = gpus_per_node or gpus
     auxiliary = settings.grader == "auxiliary"
@@ -629,6 +684,7 @@ def gpu_allocation(settings: "TrainingSettings", gpus: int, gpus_per_node: int |
     grader = settings.auxiliary_engine_num * settings.auxiliary_tensor_parallel_size if auxiliary else 0
     colocated = gpus == 1 and policy == 1 and not grader
     trainer = 1 if colocated else gpus - policy - grader
+    rollouts = settings.batch_size * settings.group_size
     problem = ""
     if trainer < 1:
         problem = f"policy {policy} + grader {grader} leave none of {gpus} GPUs for the trainer"
@@ -636,6 +692,13 @@ def gpu_allocation(settings: "TrainingSettings", gpus: int, gpus_per_node: int |
         problem = f"the trainer's {trainer} GPUs are more than a node's {node} and no whole nodes"
     elif (size := _straddling_engine(settings, node, auxiliary=auxiliary)) is not None:
         problem = f"an engine of {size} GPUs would lie on two nodes of {node} GPUs"
+    elif trainer % sequence_parallel:
+        problem = (
+            f"trainer.ulysses_sequence_parallel_size {sequence_parallel} does not divide the trainer's {trainer} GPUs"
+        )
+    elif rollouts % (trainer // sequence_parallel):
+        problem = f"the {rollouts} rollouts of a step (--batch_size x --group_size) are no multiple of the trainer's "
+        problem += f"{trainer // sequence_parallel} shares"
     return Allocation(policy, grader, trainer, _table(settings, policy, grader, trainer, gpus), problem)
 
 
@@ -685,13 +748,25 @@ def check_gpus(settings: "TrainingSettings", config: "RunConfig", cluster: RayCl
     if cluster is not None:
         gpus, node = counted_gpus(cluster, config)
         if gpus > sum(cluster.gpus):
-            said = f"Trinity counts {gpus} GPUs where Ray has {sum(cluster.gpus)}, because nodes differ: set "
-            return Finding("fatal", "gpus", f"{said}cluster.node_num and cluster.gpu_per_node in config.yaml")
+            return Finding("fatal", "gpus", _too_many_counted(gpus, sum(cluster.gpus), config))
     else:
         import torch
 
         gpus = node = torch.cuda.device_count()
-    return gpu_finding(settings, gpus, node)
+    parallel = (config.raw.get("trainer") or {}).get("ulysses_sequence_parallel_size")
+    return gpu_finding(settings, gpus, node, sequence_parallel=parallel if isinstance(parallel, int) else 1)
+
+
+def _too_many_counted(counted: int, present: int, config: "RunConfig") -> str:
+    """Why Trinity would wait for GPUs that do not exist, and what to change."""
+    given = config.raw.get("cluster") or {}
+    if given.get("node_num") and given.get("gpu_per_node"):
+        said = (
+            f"cluster.node_num x cluster.gpu_per_node are {counted} GPUs, Ray has {present}: start the missing nodes "
+        )
+        return f"{said}with `ray start --address` or change the two keys"
+    said = f"Trinity counts {counted} GPUs where Ray has {present}, because nodes differ: set "
+    return f"{said}cluster.node_num and cluster.gpu_per_node in config.yaml"
 
 
 def counted_gpus(cluster: RayCluster, config: "RunConfig") -> tuple[int, int]:
@@ -704,12 +779,12 @@ def counted_gpus(cluster: RayCluster, config: "RunConfig") -> tuple[int, int]:
     return nodes * node, node
 
 
-def gpu_finding(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> Finding:
+def gpu_finding(settings: "TrainingSettings", gpus: int, gpus_per_node: int, *, sequence_parallel: int = 1) -> Finding:
     """Judges an allocation."""
     if not gpus:
         said = "no GPU found: run on a machine with GPUs, or set model.tinker.enable to true in config.yaml"
         return Finding("fatal", "gpus", said)
-    allocation = gpu_allocation(settings, gpus, gpus_per_node)
+    allocation = gpu_allocation(settings, gpus, gpus_per_node, sequence_parallel=max(sequence_parallel, 1))
     if not allocation.problem:
         return Finding("ok", "gpus", f"{gpus} are dealt out:", allocation.table)
     return Finding(
@@ -719,8 +794,6 @@ def gpu_finding(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> 
 
 def _gpu_advice(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> str:
     """The flags that make it fit."""
-    import dataclasses
-
     changes: dict[str, Any] = suggest_allocation(gpus)
     if changes and not gpu_allocation(dataclasses.replace(settings, **changes), gpus, gpus_per_node).problem:
         return "try " + " ".join(f"--{name} {value}" for name, value in changes.items())
@@ -749,8 +822,8 @@ def check_tinker(
     list_models: Callable[[str | None], list[str]] = offered_models,
     *,
     seconds: float = _TINKER_SECONDS,
-) -> list[Finding]:
-    """Checks key, service, models and learning rate.
+) -> Finding:
+    """Checks key, service and models.
 
     Args:
         settings: Names the models.
@@ -758,26 +831,22 @@ def check_tinker(
         list_models: Asks the service what it offers.
         seconds: How long the service may take to answer.
     """
-    findings = []
-    if settings.learning_rate < _LOWEST_LORA_RATE:
-        said = f"--learning_rate {settings.learning_rate:g} is a rate for full fine-tuning; LoRA wants about ten times "
-        findings.append(Finding("warning", "learning rate", f"{said}that: {settings.learning_rate * 10:g} or more"))
     if not os.environ.get("TINKER_API_KEY"):
-        return [Finding("fatal", "tinker key", "set TINKER_API_KEY in the environment before the start"), *findings]
+        return Finding("fatal", "tinker key", "set TINKER_API_KEY in the environment before the start")
     service = base_url or os.environ.get("TINKER_BASE_URL") or "the hosted service"
     try:
         offered = within(seconds, lambda: list_models(base_url))
     except Exception as error:
         said = f"{service}: {type(error).__name__}: {_one_line(error)}; check model.tinker.base_url and the key"
-        return [Finding("fatal", "tinker service", said), *findings]
+        return Finding("fatal", "tinker service", said)
     wanted = [("--model_path", settings.model_path)]
     if settings.grader == "auxiliary":  # Trinity takes every auxiliary model to Tinker too
         wanted.append(("--auxiliary_model_path", settings.auxiliary_model_path))
     missing = [f"{flag} {model}" for flag, model in wanted if model not in offered]
     if missing:
         said = f"{service} does not offer {' nor '.join(missing)}; it offers {', '.join(sorted(offered)) or 'nothing'}"
-        return [Finding("fatal", "tinker service", said), *findings]
-    return [Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}"), *findings]
+        return Finding("fatal", "tinker service", said)
+    return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
 
 
 # --- grader ----------------------------------------------------------------------------------------------------------

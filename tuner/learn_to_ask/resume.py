@@ -41,6 +41,7 @@ def identity(settings: "TrainingSettings", config: "RunConfig", tasks_file: Path
     import dataclasses
 
     flags = {f"--{key}": str(value) for key, value in dataclasses.asdict(settings).items() if key not in _FREE}
+    flags["--learning_rate"] = f"{settings.resolved_learning_rate(tinker=config.tinker):g}"
     flags["--data"] = f"content {file_digest(tasks_file)}"
     for section in _LEARNED:
         for key, value in _leaves(config.raw.get(section) or {}, section):
