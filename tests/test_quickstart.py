@@ -12,9 +12,7 @@ import psutil
 import pytest
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.metrics import ScoredRollout
 from tuner.learn_to_ask.quickstart.__main__ import RewardCurve
-from tuner.learn_to_ask.quickstart.comparison import comparison_table
 from tuner.learn_to_ask.quickstart.processes import (
     child_process,
     free_port,
@@ -22,6 +20,7 @@ from tuner.learn_to_ask.quickstart.processes import (
     run_to_end,
     wait_for_server,
 )
+from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 
 ROOT = Path(__file__).parents[1]
 ENV = dict(os.environ)
@@ -128,23 +127,10 @@ def test_the_reward_curve_follows_the_trainers_steps_alone(tmp_path, capsys):
     ]
 
 
-def rollouts(*, truth, action, sessions=20):
-    return [
-        ScoredRollout(
-            str(index), f"{index}_0", truth, truth if action else "continue", float(action), float(action), 1.0
-        )
-        for index in range(sessions)
-    ]
+def test_the_reward_curve_is_drawn(tmp_path):
+    plot_reward_curve({1: 1.5, 2: 2.5}, tmp_path / "reward_curve.png")
 
-
-def test_the_table_shows_both_policies_and_the_interval_of_the_difference():
-    # Given: the base never stops, the tuned policy always does; nothing varies, so neither does the interval.
-    table = comparison_table(rollouts(truth="stop", action=False), rollouts(truth="stop", action=True))
-
-    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:5]] for line in table.splitlines()}
-    assert rows["Avg. stop decision accuracy"] == ["0.000", "1.000", "+1.000 [+1.000, +1.000]"]
-    assert rows["Total reward"] == ["1.000", "4.000", "+3.000 [+3.000, +3.000]"]
-    assert rows["Avg. continue content"] == ["n/a", "n/a", "n/a"]
+    assert (tmp_path / "reward_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
