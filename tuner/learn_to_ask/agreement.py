@@ -56,9 +56,11 @@ def _interval_alpha(ratings: npt.NDArray[np.float64]) -> float | None:
     Args:
         ratings: At least two grades in every row.
     """
+    if np.nanmin(ratings) == np.nanmax(ratings):
+        return None
     counts = (~np.isnan(ratings)).sum(axis=1)
     total = counts.sum()
     within = np.nansum((ratings - np.nanmean(ratings, axis=1, keepdims=True)) ** 2, axis=1)
     observed = (2 * counts * within / (counts - 1)).sum() / total
     expected = 2 * np.nansum((ratings - np.nanmean(ratings)) ** 2) / (total - 1)
-    return float(1 - observed / expected) if expected > 0 else None
+    return float(1 - observed / expected)

@@ -73,7 +73,7 @@ def depth_plot(report: Report) -> Markup:
 
 def confusion_plot(report: Report) -> Markup:
     """For each evaluation, what rollouts did against what was right."""
-    cell, high, left, gap = 120, 56, 96, 40
+    cell, high, left, gap = 120, 56, 112, 40
     block = left + 2 * cell + gap
     columns = min(2, len(report.evaluations))
     parts: list[Markup] = []
