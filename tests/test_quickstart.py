@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from evaluations import ASKED, RIGHT_STOP, record, write
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.quickstart.__main__ import RewardCurve
+from tuner.learn_to_ask.quickstart.__main__ import RewardCurve, report_base_against_tuned
 from tuner.learn_to_ask.quickstart.processes import (
     child_process,
     free_port,
@@ -125,6 +126,18 @@ def test_the_reward_curve_follows_the_trainers_steps_alone(tmp_path, capsys):
         "      step 1 of 2: mean reward 1.500",
         "      step 2 of 2: mean reward 2.500",
     ]
+
+
+def test_the_report_sets_base_against_tuned_in_the_folder_of_the_run(tmp_path):
+    # Given: where stopping is right, the base never stops and the tuned policy always does.
+    base = write(tmp_path / "base.jsonl", [record(f"{number}_0", "stop", ASKED) for number in range(40)])
+    tuned = write(tmp_path / "tuned.jsonl", [record(f"{number}_0", "stop", RIGHT_STOP) for number in range(40)])
+
+    table = report_base_against_tuned(base, tuned, tmp_path)
+
+    [row] = [line for line in table.splitlines() if line.startswith("| Total reward")]
+    assert "| 0.000 [0.000, 0.000] | 4.000 [4.000, 4.000] | +4.000 [+4.000, +4.000] | better |" in row
+    assert all((tmp_path / name).exists() for name in ("report.md", "report.json", "report.html"))
 
 
 def test_the_reward_curve_is_drawn(tmp_path):

@@ -49,7 +49,7 @@ def agreement(ratings: npt.NDArray[np.float64]) -> Agreement:
 def _interval_alpha(ratings: npt.NDArray[np.float64]) -> float | None:
     """1 - observed / expected disagreement, both as squared differences.
 
-    K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), section E with the interval metric. The sum
+    K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), with the interval metric. The sum
     of squared differences over ordered pairs of m values is 2 * (m * sum of squares - square of the sum), which is
     2 * m * their squared deviations from the mean.
 

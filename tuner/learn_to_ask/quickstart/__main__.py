@@ -234,13 +234,19 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
 
     with stages.stage("report: base against tuned"):
         plot_reward_curve(curve.rewards, folder / "reward_curve.png")
-        report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
-    print(f"\n{metrics_section(report)}\n")
+        table = report_base_against_tuned(base_evaluation, tuned_evaluation, folder)
+    print(f"\n{table}\n")
     for name in FILES:
         print(f"report        {folder / name}")
     print(f"reward curve  {folder / 'reward_curve.png'}")
     print(f"logs          {folder / 'logs'}")
     print(f"finished in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, folder: Path) -> str:
+    """Writes the report into the folder and returns its table of metrics."""
+    report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
+    return metrics_section(report)
 
 
 def _sampler_path(job_folder: Path) -> str:
