@@ -3,6 +3,7 @@
 import json
 import math
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +146,11 @@ def diagnosis_label(diagn: Any) -> str:
     label = diagn if isinstance(diagn, str) else json.dumps(diagn, ensure_ascii=False, sort_keys=True)
     label = " ".join(label.split())
     return NO_DIAGNOSIS if diagn is None or not label else label
+
+
+def names_or_unknown(names: Iterable[str]) -> str:
+    """Policies or graders for showing; one that a file does not name is unknown."""
+    return ", ".join(name or "unknown" for name in names)
 
 
 def _task_hash(record: GradedTask) -> int:

@@ -13,7 +13,7 @@ from tuner.learn_to_ask.bootstrap import FloatArray
 from tuner.learn_to_ask.metrics import METRICS
 from tuner.learn_to_ask.records import Grade, GradedTask
 from tuner.learn_to_ask.report.evaluation import Evaluation, diagnosis_label
-from tuner.learn_to_ask.report.reading import read_records
+from tuner.learn_to_ask.report.reading import read_record
 from tuner.learn_to_ask.reward import decision, reward
 
 MAX_EXAMPLES = 500
@@ -47,8 +47,7 @@ def choose_examples(evaluations: Sequence[Evaluation], files: Sequence[Path]) ->
     left = MAX_BYTES
     for cid in rank_examples(evaluations, cids)[:MAX_EXAMPLES]:
         records = [
-            next(read_records(file, [known[cid]])) if cid in known else None
-            for file, known in zip(files, offsets, strict=True)
+            read_record(file, known[cid]) if cid in known else None for file, known in zip(files, offsets, strict=True)
         ]
         item = _item(records)
         size = len(json.dumps(item, ensure_ascii=False).encode())

@@ -10,56 +10,61 @@ from tuner.learn_to_ask.report.tables import interval, share_of
 
 MAX_REWARD = 4.0
 SERIES = 6  # colours in the style sheet; more evaluations start over
+_WIDTH = 800
 _MARKERS = ("circle", "square", "diamond", "triangle")
 
 
 def metrics_plot(report: Report) -> Markup:
-    """Every metric of every evaluation as a dot with its interval."""
-    count = len(report.evaluations)
-    row, left, width = 16 + 12 * count, 290, 800
-    rows: list[Markup] = []
-    y = 8.0
-    for keys, largest, ticks in (
-        ([key for key in report.titles if key != "total_reward"], 1.0, (0, 0.25, 0.5, 0.75, 1)),
-        (["total_reward"], MAX_REWARD, (0, 1, 2, 3, 4)),
-    ):
+    """Every metric of every evaluation as a dot with its interval; the reward has a scale of its own."""
+    scores = [key for key in report.titles if key != "total_reward"]
+    upper, middle = _panel(report, scores, top=8, ticks=(0, 0.25, 0.5, 0.75, 1))
+    lower, bottom = _panel(report, ["total_reward"], top=middle + 34, ticks=(0, 1, 2, 3, 4))
+    label = "Every metric with its 95% interval; the same figures are in the table above"
+    return _svg(_WIDTH, bottom + 26, label, [*upper, *lower])
 
-        def scale(value: float, largest: float = largest) -> float:
-            return left + value / largest * (width - left - 20)
 
-        bottom = y + row * len(keys)
-        for tick in ticks:
-            rows.append(_line(scale(tick), y, scale(tick), bottom, "grid"))
-            rows.append(_text(scale(tick), bottom + 15, f"{tick:g}", "tick middle"))
-        for key in keys:
-            rows.append(_text(left - 14, y + row / 2 + 4, report.titles[key], "end"))
-            for number, one in enumerate(report.evaluations):
-                middle = y + row / 2 + 12 * (number - (count - 1) / 2)
-                label = f"{one.name}, {report.titles[key]}"
-                rows.extend(_dot(one.metrics[key], number, label, scale, across=middle, horizontal=True))
-            y += row
-        y = bottom + 34
-    return _svg(width, y - 8, "Every metric with its 95% interval; the same figures are in the table above", rows)
+def _panel(report: Report, keys: Sequence[str], *, top: float, ticks: Sequence[float]) -> tuple[list[Markup], float]:
+    """One scale with its metrics as rows, and where it ends; the last tick is the end of the scale."""
+    left, count = 290, len(report.evaluations)
+    row = 16 + 12 * count
+    bottom = top + row * len(keys)
+
+    def scale(value: float) -> float:
+        return left + value / ticks[-1] * (_WIDTH - left - 20)
+
+    parts: list[Markup] = []
+    for tick in ticks:
+        parts.append(_line(scale(tick), top, scale(tick), bottom, "grid"))
+        parts.append(_text(scale(tick), bottom + 15, f"{tick:g}", "tick middle"))
+    for place, key in enumerate(keys):
+        middle = top + row * (place + 0.5)
+        parts.append(_text(left - 14, middle + 4, report.titles[key], "end"))
+        for number, one in enumerate(report.evaluations):
+            across = middle + 12 * (number - (count - 1) / 2)
+            label = f"{one.name}, {report.titles[key]}"
+            parts.extend(_dot(one.metrics[key], number, label, scale, across=across, horizontal=True))
+    return parts, bottom
 
 
 def depth_plot(report: Report) -> Markup:
     """Total reward by turn depth, with intervals."""
-    width, height, left, bottom = 800, 300, 50, 50
+    height, left, bottom = 300, 50, 50
     labels = [group.label for group in report.evaluations[0].by_depth]
-    step = (width - left - 20) / len(labels)
+    step = (_WIDTH - left - 20) / len(labels)
+    apart = min(14, 0.8 * step / len(report.evaluations))
 
     def scale(value: float) -> float:
         return height - bottom - value / MAX_REWARD * (height - bottom - 12)
 
     parts: list[Markup] = []
     for tick in range(5):
-        parts.append(_line(left, scale(tick), width - 20, scale(tick), "grid"))
+        parts.append(_line(left, scale(tick), _WIDTH - 20, scale(tick), "grid"))
         parts.append(_text(left - 8, scale(tick) + 4, str(tick), "tick end"))
     for place, label in enumerate(labels):
         parts.append(_text(left + step * (place + 0.5), height - bottom + 18, label, "tick middle"))
-    parts.append(_text((left + width) / 2, height - 8, "patient turns in the context", "middle"))
+    parts.append(_text((left + _WIDTH) / 2, height - 8, "patient turns in the context", "middle"))
     for number, one in enumerate(report.evaluations):
-        shift = 14 * (number - (len(report.evaluations) - 1) / 2)
+        shift = apart * (number - (len(report.evaluations) - 1) / 2)
         points = [
             (left + step * (place + 0.5) + shift, group.metrics["total_reward"], group.label)
             for place, group in enumerate(one.by_depth)
@@ -68,7 +73,7 @@ def depth_plot(report: Report) -> Markup:
         parts.append(Markup('<polyline class="s{} path" points="{}"/>').format(number % SERIES, path))
         for x, found, label in points:
             parts.extend(_dot(found, number, f"{one.name}, {label} patient turns", scale, across=x, horizontal=False))
-    return _svg(width, height, "Total reward by turn depth; the same figures are in the table below", parts)
+    return _svg(_WIDTH, height, "Total reward by turn depth; the same figures are in the table below", parts)
 
 
 def confusion_plot(report: Report) -> Markup:

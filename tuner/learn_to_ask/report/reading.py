@@ -1,6 +1,6 @@
 """Reads evaluation files and refuses those that are damaged, unfinished, or do not go together."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import progress
@@ -8,7 +8,7 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
 from tuner.learn_to_ask.jsonl import LineError, parse_line
 from tuner.learn_to_ask.records import GradedTask
-from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder
+from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
 
 _RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
 
@@ -49,17 +49,11 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
     return builder.build(name=name, path=str(path))
 
 
-def read_records(path: Path, offsets: Collection[int]) -> Iterator[GradedTask]:
-    """The records that start at some places of a file already read.
-
-    Args:
-        path: The file.
-        offsets: In bytes, in the order in which the records are wanted.
-    """
+def read_record(path: Path, offset: int) -> GradedTask:
+    """The record that starts at some byte of a file already read."""
     with path.open("rb") as file:
-        for offset in offsets:
-            file.seek(offset)
-            yield parse_line(file.readline(), GradedTask, number=1 if offset == 0 else 2)
+        file.seek(offset)
+        return parse_line(file.readline(), GradedTask, number=1 if offset == 0 else 2)
 
 
 def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_graders: bool) -> None:
@@ -89,19 +83,10 @@ def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_grade
                 )
         if len({*first.graders, *other.graders}) > 1 and not allow_different_graders:
             raise UserError(
-                f"{other.path}:1: graded by {grader_names(other)}, but {first.path}:1 by {grader_names(first)}; "
-                "grade both with the same grader, or pass --allow_different_graders to compare them all the same"
+                f"{other.path}:1: graded by {names_or_unknown(other.graders)}, but {first.path}:1 by "
+                f"{names_or_unknown(first.graders)}; grade both with the same grader, or pass "
+                "--allow_different_graders to compare them all the same"
             )
-
-
-def grader_names(evaluation: Evaluation) -> str:
-    """The graders of an evaluation, for reading."""
-    return names_or_unknown(evaluation.graders)
-
-
-def names_or_unknown(names: Iterable[str]) -> str:
-    """Names as a list for reading; a name that a file does not give is unknown."""
-    return ", ".join(name or "unknown" for name in names)
 
 
 def _require_finished(path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tuner.learn_to_ask.bootstrap import Estimate
 from tuner.learn_to_ask.metrics import METRICS
 from tuner.learn_to_ask.report.analysis import EvaluationSummary, Group, Report
+from tuner.learn_to_ask.report.evaluation import names_or_unknown
 
 NOT_AVAILABLE = "n/a"
 _BREAKDOWN = ("total_reward", "total_decision_accuracy")  # report.json has every metric
@@ -180,7 +181,10 @@ def _reliability(report: Report) -> Table:
 
 def _provenance(report: Report) -> Table:
     """Where the figures come from, and what is missing from them."""
-    rows = [[one.name, one.file, *_origin(one), *_counts(one)] for one in report.evaluations]
+    rows = [
+        [one.name, one.file, names_or_unknown(one.policies), names_or_unknown(one.graders), *_counts(one)]
+        for one in report.evaluations
+    ]
     header = [
         "evaluation",
         "file",
@@ -193,11 +197,6 @@ def _provenance(report: Report) -> Table:
         "samples without scores",
     ]
     return Table("provenance", "Provenance", [], header, rows, texts=4)
-
-
-def _origin(one: EvaluationSummary) -> list[str]:
-    """Policy and grader."""
-    return [", ".join(name or "unknown" for name in names) for names in (one.policies, one.graders)]
 
 
 def _counts(one: EvaluationSummary) -> list[str]:
