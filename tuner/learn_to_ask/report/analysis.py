@@ -169,11 +169,14 @@ class Report:
     seed: int = SEED
 
 
-def analyse(evaluations: Sequence[Evaluation]) -> Report:
+def analyse(
+    evaluations: Sequence[Evaluation], *, watch: Callable[[Sequence[Evaluation]], Iterable[Evaluation]] = iter
+) -> Report:
     """Computes the report.
 
     Args:
         evaluations: At least one; several must be comparable, see `reading.check_comparable`.
+        watch: Passes the evaluations on; a caller may count them as they go by.
     """
     first, *others = evaluations
     top = _top_diagnoses(evaluations)
@@ -193,7 +196,7 @@ def analyse(evaluations: Sequence[Evaluation]) -> Report:
             by_depth=_groups(evaluation, by_depth, depths),
             by_diagnosis=_groups(evaluation, by_diagnosis, diagnoses),
         )
-        for evaluation in evaluations
+        for evaluation in watch(evaluations)
     ]
     comparisons = [_comparison(first, other) for other in others]
     return Report(evaluations=summaries, comparisons=comparisons, notes=_notes(summaries, comparisons))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.learn_to_ask.cli import check_output
+from tuner.learn_to_ask.cli import check_output, progress
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.report.analysis import Report, analyse
 from tuner.learn_to_ask.report.examples import choose_examples
@@ -43,7 +43,10 @@ def write_report(
         check_output(output, "--output_dir", overwrite=overwrite)
     evaluations = [read_evaluation(file, name=name) for file, name in zip(files, names, strict=True)]
     check_comparable(evaluations, allow_different_graders=allow_different_graders)
-    report = analyse(evaluations)
+    report = analyse(
+        evaluations,
+        watch=lambda every: progress(every, title="computing intervals", total=len(every), unit="evaluations"),
+    )
     examples = choose_examples(evaluations, files)
     texts = (
         to_markdown(report),
