@@ -97,6 +97,17 @@ def test_a_difference_that_every_session_shares_has_an_interval_without_width():
     assert (difference.value, difference.low, difference.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def test_equal_means_differ_by_exactly_nothing_whatever_the_order_of_their_sums():
+    # 0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floating point.
+    before = totals([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3] * 2)
+    after = totals([0, 0, 0, 1, 1, 1], [0.3, 0.2, 0.1] * 2)
+
+    [found] = estimate_differences(before, after)
+
+    assert before.means() != after.means()
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
 def test_a_mean_over_nothing_is_none_and_says_so():
     empty = session_totals(np.zeros(0, dtype=np.int64), np.zeros((0, 1)), session_count=0)
 

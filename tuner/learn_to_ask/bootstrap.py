@@ -99,7 +99,14 @@ def estimate_differences(before: SessionTotals, after: SessionTotals) -> list[Es
         after: Compared with it.
     """
     resampled_before, resampled_after = _resampled_means([before, after])
-    return _estimates(after.means() - before.means(), resampled_after - resampled_before, [before, after])
+    difference = _exact(after.means() - before.means())
+    return _estimates(difference, _exact(resampled_after - resampled_before), [before, after])
+
+
+def _exact(differences: FloatArray) -> FloatArray:
+    """Differences without the noise of floating point, which would make equal means better or worse."""
+    rounded: FloatArray = np.round(differences, 12) + 0.0  # -0.0 becomes 0.0
+    return rounded
 
 
 def _estimates(values: FloatArray, resampled: FloatArray, sides: Sequence[SessionTotals]) -> list[Estimate]:
