@@ -10,11 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from evaluations import ASKED, RIGHT_STOP, record, write
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.metrics import ScoredRollout
-from tuner.learn_to_ask.quickstart.__main__ import RewardCurve
-from tuner.learn_to_ask.quickstart.comparison import comparison_table
+from tuner.learn_to_ask.quickstart.__main__ import RewardCurve, report_base_against_tuned
 from tuner.learn_to_ask.quickstart.processes import (
     child_process,
     free_port,
@@ -22,6 +21,7 @@ from tuner.learn_to_ask.quickstart.processes import (
     run_to_end,
     wait_for_server,
 )
+from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 
 ROOT = Path(__file__).parents[1]
 ENV = dict(os.environ)
@@ -128,23 +128,22 @@ def test_the_reward_curve_follows_the_trainers_steps_alone(tmp_path, capsys):
     ]
 
 
-def rollouts(*, truth, action, sessions=20):
-    return [
-        ScoredRollout(
-            str(index), f"{index}_0", truth, truth if action else "continue", float(action), float(action), 1.0
-        )
-        for index in range(sessions)
-    ]
+def test_the_report_sets_base_against_tuned_in_the_folder_of_the_run(tmp_path):
+    # Given: where stopping is right, the base never stops and the tuned policy always does.
+    base = write(tmp_path / "base.jsonl", [record(f"{number}_0", "stop", ASKED) for number in range(40)])
+    tuned = write(tmp_path / "tuned.jsonl", [record(f"{number}_0", "stop", RIGHT_STOP) for number in range(40)])
+
+    table = report_base_against_tuned(base, tuned, tmp_path)
+
+    [row] = [line for line in table.splitlines() if line.startswith("| Total reward")]
+    assert "| 0.000 [0.000, 0.000] | 4.000 [4.000, 4.000] | +4.000 [+4.000, +4.000] | better |" in row
+    assert all((tmp_path / name).exists() for name in ("report.md", "report.json", "report.html"))
 
 
-def test_the_table_shows_both_policies_and_the_interval_of_the_difference():
-    # Given: the base never stops, the tuned policy always does; nothing varies, so neither does the interval.
-    table = comparison_table(rollouts(truth="stop", action=False), rollouts(truth="stop", action=True))
+def test_the_reward_curve_is_drawn(tmp_path):
+    plot_reward_curve({1: 1.5, 2: 2.5}, tmp_path / "reward_curve.png")
 
-    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:5]] for line in table.splitlines()}
-    assert rows["Avg. stop decision accuracy"] == ["0.000", "1.000", "+1.000 [+1.000, +1.000]"]
-    assert rows["Total reward"] == ["1.000", "4.000", "+3.000 [+3.000, +3.000]"]
-    assert rows["Avg. continue content"] == ["n/a", "n/a", "n/a"]
+    assert (tmp_path / "reward_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,37 @@ class ReadReport:
         return self.bad.total()
 
 
+class LineError(Exception):
+    """A line that is not the record it should be.
+
+    Attributes:
+        kind: What sort of fault it is, for counting.
+        reason: What exactly, for reading.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+def parse_line(line: bytes, record_type: type[RecordT], *, number: int) -> RecordT:
+    """One line of a file as a record.
+
+    Args:
+        line: As it stands in the file.
+        record_type: The record it must be.
+        number: Counted from 1; only the first line may start with a byte order mark.
+
+    Raises:
+        LineError: When it is no UTF-8, no JSON, or not the schema.
+    """
+    try:
+        return record_type.model_validate(_parse(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise LineError(*_explain(error)) from error
+
+
 def read_jsonl(
     path: Path,
     record_type: type[RecordT],
@@ -104,9 +135,9 @@ def read_jsonl(
             if not line.strip():
                 continue
             try:
-                record = record_type.model_validate(_parse(line.decode("utf-8-sig" if number == 1 else "utf-8")))
-            except (ValueError, RecursionError) as error:
-                kind, reason = _explain(error)
+                record = parse_line(line, record_type, number=number)
+            except LineError as bad:
+                kind, reason = bad.kind, bad.reason
             else:
                 key = getattr(record, unique_key)
                 fingerprint = hash(key)
@@ -117,7 +148,7 @@ def read_jsonl(
                     continue
                 kind, reason = f"duplicate {unique_key}", f"duplicate {unique_key} {key!r}"
             if strict:
-                raise UserError(f"{path}:{number}: {reason} (--strict stops here; without it the line is skipped)")
+                raise UserError(f"{path}:{number}: {reason}")
             report.bad[kind] += 1
             if not quiet:
                 print(f"{path}:{number}: skipped: {reason}", file=sys.stderr)
@@ -147,7 +178,8 @@ def _explain(error: ValueError | RecursionError) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the line"
-        return f"bad {first['loc'][0] if first['loc'] else 'record'}", f"{where}: {first['msg']}"
+        message = first["msg"].removeprefix("Value error, ")
+        return f"bad {first['loc'][0] if first['loc'] else 'record'}", f"{where}: {message}"
     if isinstance(error, json.JSONDecodeError):
         return "not JSON", f"not JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):

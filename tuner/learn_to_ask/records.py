@@ -1,8 +1,8 @@
 """Every record that crosses a file boundary: sessions, samples, tasks, rollouts, grades."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
 Decision = Literal["continue", "stop"]
@@ -139,3 +139,12 @@ class GradedTask(TaskWithRollouts):
     grades: list[Grade]
     grader: str = ""
     regrades: list[list[Regrade]] = []
+
+    @model_validator(mode="after")
+    def _one_grade_each(self) -> Self:
+        """Grades belong to rollouts by their position, so none may be missing."""
+        if len(self.grades) != len(self.rollouts):
+            raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.grades)} grades")
+        if self.regrades and len(self.regrades) != len(self.rollouts):
+            raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.regrades)} lists of regrades")
+        return self

@@ -18,11 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
-from tuner.learn_to_ask.data_prepare.rollout_evaluate import read_evaluation
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
-from tuner.learn_to_ask.quickstart.comparison import comparison_table, plot_reward_curve
 from tuner.learn_to_ask.quickstart.processes import (
     child_process,
     free_port,
@@ -30,7 +28,10 @@ from tuner.learn_to_ask.quickstart.processes import (
     run_to_end,
     wait_for_server,
 )
+from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 from tuner.learn_to_ask.records import Task
+from tuner.learn_to_ask.report.markdown import metrics_section
+from tuner.learn_to_ask.report.write import FILES, write_report
 
 RECIPE = Path(__file__).resolve().parents[1]
 SAMPLE_DATA = RECIPE / "sample_data"
@@ -231,15 +232,21 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
         with stages.stage("evaluation of the tuned policy: script 3 on the test split (about 30 s)"):
             tuned_evaluation = evaluate("tuned", _sampler_path(folder / "checkpoints" / "Learn2Ask" / "quickstart"))
 
-    with stages.stage("report"):
+    with stages.stage("report: base against tuned"):
         plot_reward_curve(curve.rewards, folder / "reward_curve.png")
-        table = comparison_table(read_evaluation(base_evaluation), read_evaluation(tuned_evaluation))
-        (folder / "report.md").write_text(table, encoding="utf-8")
-    print(f"\n{table}")
+        table = report_base_against_tuned(base_evaluation, tuned_evaluation, folder)
+    print(f"\n{table}\n")
+    for name in FILES:
+        print(f"report        {folder / name}")
     print(f"reward curve  {folder / 'reward_curve.png'}")
-    print(f"this table    {folder / 'report.md'}")
     print(f"logs          {folder / 'logs'}")
     print(f"finished in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, folder: Path) -> str:
+    """Writes the report into the folder and returns its table of metrics."""
+    report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
+    return metrics_section(report)
 
 
 def _sampler_path(job_folder: Path) -> str:

@@ -1,0 +1,367 @@
+"""What the report says, in numbers: every class here is an object of `report.json`, every attribute a key of it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from tuner.learn_to_ask.agreement import Agreement, agreement
+from tuner.learn_to_ask.bootstrap import (
+    RESAMPLES,
+    SEED,
+    Estimate,
+    SessionTotals,
+    estimate_differences,
+    estimate_means,
+    session_totals,
+)
+from tuner.learn_to_ask.metrics import METRICS
+from tuner.learn_to_ask.report.evaluation import EvaluatedSample, Evaluation
+from tuner.learn_to_ask.report.published import PUBLISHED, PUBLISHED_NOTE
+
+Verdict = Literal["better", "worse", "not distinguishable", "n/a"]
+
+# Turn depths that are shown together, first and last; early turns are the many.
+DEPTH_BINS: tuple[tuple[int, float], ...] = (
+    *((depth, depth) for depth in range(1, 7)),
+    (7, 9),
+    (10, float("inf")),
+)
+TOP_DIAGNOSES = 12
+REST = "all others"
+FEW_SESSIONS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some of the samples of an evaluation.
+
+    Attributes:
+        label: What they have in common.
+        samples: How many there are.
+        metrics: Key of `METRICS` -> mean over their rollouts.
+    """
+
+    label: str
+    samples: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """What rollouts with scores did (second word) where the truth was the first word; counts."""
+
+    continue_continue: int
+    continue_stop: int
+    stop_continue: int
+    stop_stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSummary:
+    """One evaluation.
+
+    Attributes:
+        name: What the report calls it.
+        file: Where it was read from.
+        policies: Engine and model of the rollouts; `""` when the file does not say.
+        graders: Engine and model of the grades; `""` when the file does not say.
+        samples: How many.
+        sessions: How many they come from.
+        rollouts: All of them.
+        failed: Rollouts whose grading failed; left out of every average.
+        samples_without_scores: Samples that are in no average, because all their gradings failed or they have no
+            rollout.
+        metrics: Key of `METRICS` -> mean over the rollouts that have scores.
+        confusion: Of continue and stop.
+        by_depth: Groups by how often the patient has spoken, one for each of `DEPTH_BINS` that holds a
+            sample of any evaluation.
+        by_diagnosis: Groups by diagnosis, most frequent first, the rest as one group at the end.
+        reliability: Score -> how far the grader agrees with itself on rollouts graded more than once.
+    """
+
+    name: str
+    file: str
+    policies: list[str]
+    graders: list[str]
+    samples: int
+    sessions: int
+    rollouts: int
+    failed: int
+    samples_without_scores: int
+    metrics: dict[str, Estimate]
+    confusion: Confusion
+    by_depth: list[Group]
+    by_diagnosis: list[Group]
+    reliability: dict[str, Agreement]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of two evaluations, over their common samples.
+
+    Attributes:
+        before: Mean in the baseline.
+        after: Mean in the other evaluation.
+        difference: After minus before, with the interval of the paired bootstrap.
+        verdict: Whether the interval excludes 0, and on which side; more is better for every metric.
+    """
+
+    before: float | None
+    after: float | None
+    difference: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An evaluation against the first one.
+
+    Attributes:
+        baseline: Name of the first evaluation.
+        name: Name of the other one.
+        common: How many samples both have; only these are compared.
+        only_in_baseline: How many samples only the first one has.
+        only_in_other: How many samples only the other one has.
+        sessions: How many sessions the common samples come from.
+        different_graders: Whether the two cannot be said to have been graded by the same grader.
+        metrics: Key of `METRICS` -> the comparison.
+    """
+
+    baseline: str
+    name: str
+    common: int
+    only_in_baseline: int
+    only_in_other: int
+    sessions: int
+    different_graders: bool
+    metrics: dict[str, Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything.
+
+    Attributes:
+        evaluations: In the order of the command line.
+        comparisons: One for each evaluation but the first.
+        notes: What a reader must know before believing the figures.
+        titles: Key of `METRICS` -> its name in tables.
+        published: Column -> key of `METRICS` -> published value.
+        published_note: What these are.
+        confidence: Level of every interval.
+        resamples: Draws behind every interval.
+        seed: Of the draws.
+    """
+
+    evaluations: list[EvaluationSummary]
+    comparisons: list[Comparison]
+    notes: list[str]
+    titles: dict[str, str] = field(default_factory=lambda: {key: metric.title for key, metric in METRICS.items()})
+    published: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {column: dict(values) for column, values in PUBLISHED.items()}
+    )
+    published_note: str = PUBLISHED_NOTE
+    confidence: float = 0.95
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+
+def analyse(
+    evaluations: Sequence[Evaluation], *, watch: Callable[[Sequence[Evaluation]], Iterable[Evaluation]] = iter
+) -> Report:
+    """Computes the report.
+
+    Args:
+        evaluations: At least one; several must be comparable, see `reading.check_comparable`.
+        watch: Passes the evaluations on; a caller may count them as they go by.
+    """
+    first, *others = evaluations
+    top = _top_diagnoses(evaluations)
+
+    def by_depth(sample: EvaluatedSample) -> str:
+        return depth_label(sample.depth)
+
+    def by_diagnosis(sample: EvaluatedSample) -> str:
+        return sample.diagnosis if sample.diagnosis in top else REST
+
+    every = [sample for evaluation in evaluations for sample in evaluation.samples]
+    depths = _in_order(map(by_depth, every), [depth_label(low) for low, _ in DEPTH_BINS])
+    diagnoses = _in_order(map(by_diagnosis, every), [*top, REST])
+    summaries = [
+        _summary(
+            evaluation,
+            by_depth=_groups(evaluation, by_depth, depths),
+            by_diagnosis=_groups(evaluation, by_diagnosis, diagnoses),
+        )
+        for evaluation in watch(evaluations)
+    ]
+    comparisons = [_comparison(first, other) for other in others]
+    return Report(evaluations=summaries, comparisons=comparisons, notes=_notes(summaries, comparisons))
+
+
+def depth_label(depth: int) -> str:
+    """The bin of a turn depth, such as `3` or `7-9`."""
+    low, high = next((low, high) for low, high in DEPTH_BINS if low <= depth <= high)
+    if low == high:
+        return str(low)
+    return f"{low}+" if high == float("inf") else f"{low}-{high:.0f}"
+
+
+def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: list[Group]) -> EvaluationSummary:
+    """One evaluation's figures."""
+    samples = evaluation.samples
+    should_stop = np.array([sample.should_stop for sample in samples])[evaluation.sample]
+    return EvaluationSummary(
+        name=evaluation.name,
+        file=evaluation.path,
+        policies=evaluation.policies,
+        graders=evaluation.graders,
+        samples=len(samples),
+        sessions=len({sample.session_id for sample in samples}),
+        rollouts=sum(sample.rollouts for sample in samples),
+        failed=sum(sample.failed for sample in samples),
+        samples_without_scores=sum(sample.failed == sample.rollouts for sample in samples),
+        metrics=_metrics(evaluation, range(len(samples))),
+        confusion=Confusion(
+            *(
+                int(((should_stop == truth) & (evaluation.stopped == stopped)).sum())
+                for truth in (False, True)
+                for stopped in (False, True)
+            )
+        ),
+        by_depth=by_depth,
+        by_diagnosis=by_diagnosis,
+        reliability={score: agreement(ratings) for score, ratings in evaluation.ratings.items()},
+    )
+
+
+def _in_order(labels: Iterable[str], order: Sequence[str]) -> list[str]:
+    """The labels that occur, each once, in a given order."""
+    occurring = set(labels)
+    return [label for label in dict.fromkeys(order) if label in occurring]
+
+
+def _groups(evaluation: Evaluation, label_of: Callable[[EvaluatedSample], str], labels: Sequence[str]) -> list[Group]:
+    """One group for each label, empty ones included, so that evaluations stand side by side."""
+    members: dict[str, list[int]] = {label: [] for label in labels}
+    for position, sample in enumerate(evaluation.samples):
+        members[label_of(sample)].append(position)
+    return [
+        Group(label=label, samples=len(positions), metrics=_metrics(evaluation, positions))
+        for label, positions in members.items()
+    ]
+
+
+def _metrics(evaluation: Evaluation, samples: Sequence[int]) -> dict[str, Estimate]:
+    """All metrics over the samples at some positions."""
+    totals = _totals(evaluation, samples, _session_numbers(evaluation, samples))
+    return dict(zip(METRICS, estimate_means(totals), strict=True))
+
+
+def _comparison(first: Evaluation, other: Evaluation) -> Comparison:
+    """Two evaluations on what they have in common."""
+    cids = {sample.cid for sample in first.samples} & {sample.cid for sample in other.samples}
+    common, also_common = (
+        [position for position, sample in enumerate(evaluation.samples) if sample.cid in cids]
+        for evaluation in (first, other)
+    )
+    sessions = _session_numbers(first, common)
+    before, after = _totals(first, common, sessions), _totals(other, also_common, sessions)
+    return Comparison(
+        baseline=first.name,
+        name=other.name,
+        common=len(cids),
+        only_in_baseline=len(first.samples) - len(cids),
+        only_in_other=len(other.samples) - len(cids),
+        sessions=len(sessions),
+        different_graders=len({*first.graders, *other.graders}) > 1,
+        metrics={
+            key: Difference(before=_none(left), after=_none(right), difference=difference, verdict=_verdict(difference))
+            for key, left, right, difference in zip(
+                METRICS,
+                before.means().tolist(),
+                after.means().tolist(),
+                estimate_differences(before, after),
+                strict=True,
+            )
+        },
+    )
+
+
+def _session_numbers(evaluation: Evaluation, samples: Sequence[int]) -> dict[str, int]:
+    """The sessions of some samples, numbered from 0."""
+    names = dict.fromkeys(evaluation.samples[position].session_id for position in samples)
+    return {name: number for number, name in enumerate(names)}
+
+
+def _totals(evaluation: Evaluation, samples: Sequence[int], numbers: Mapping[str, int]) -> SessionTotals:
+    """What each session adds to each metric, over some samples only."""
+    session_of_sample = np.full(len(evaluation.samples), -1)
+    session_of_sample[samples] = [numbers[evaluation.samples[position].session_id] for position in samples]
+    sessions = session_of_sample[evaluation.sample]
+    chosen = sessions >= 0
+    return session_totals(sessions[chosen], evaluation.values[chosen], session_count=len(numbers))
+
+
+def _verdict(difference: Estimate) -> Verdict:
+    """What the interval of a difference allows to say."""
+    if difference.low is None or difference.high is None:
+        return "n/a"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "not distinguishable"
+
+
+def _top_diagnoses(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The diagnoses of most samples, a sample of several evaluations counting once; ties by name."""
+    diagnosis_of = {sample.cid: sample.diagnosis for evaluation in evaluations for sample in evaluation.samples}
+    counts = Counter(diagnosis_of.values())
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    return ranked if len(ranked) <= TOP_DIAGNOSES + 1 else ranked[:TOP_DIAGNOSES]  # no "other" of a single one
+
+
+def _notes(summaries: Sequence[EvaluationSummary], comparisons: Sequence[Comparison]) -> list[str]:
+    """What a reader must know before believing the figures."""
+    return [
+        *(note for summary in summaries for note in _summary_notes(summary)),
+        *(note for comparison in comparisons for note in _comparison_notes(comparison)),
+    ]
+
+
+def _summary_notes(summary: EvaluationSummary) -> Iterator[str]:
+    """What to know about one evaluation."""
+    if len(summary.graders) > 1:
+        yield f"{summary.name}: its rollouts were not all graded by the same grader."
+    if summary.failed:
+        yield (
+            f"{summary.name}: the grading of {summary.failed:,} of {summary.rollouts:,} rollouts failed; they are left "
+            "out of every average. Only questions asked where asking was right can fail."
+        )
+    if summary.sessions < FEW_SESSIONS:
+        yield (
+            f"{summary.name}: {summary.sessions} session{'s' * (summary.sessions != 1)}. Intervals from fewer than "
+            f"{FEW_SESSIONS} sessions are rough, and that of a metric that never varies has no width."
+        )
+
+
+def _comparison_notes(comparison: Comparison) -> Iterator[str]:
+    """What to know about one comparison."""
+    pair = f"{comparison.name} against {comparison.baseline}"
+    if comparison.different_graders:
+        yield (
+            f"{pair}: not graded by the same grader, as far as the files say. A difference may be the graders', not "
+            "the policies'."
+        )
+    if comparison.only_in_baseline or comparison.only_in_other:
+        yield (
+            f"{pair}: compared on the {comparison.common:,} samples that both have; {comparison.only_in_baseline:,} "
+            f"are only in {comparison.baseline}, {comparison.only_in_other:,} only in {comparison.name}."
+        )
+
+
+def _none(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if np.isnan(value) else value

@@ -1,0 +1,114 @@
+"""Reads evaluation files and refuses those that are damaged, unfinished, or do not go together."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuner.learn_to_ask.cli import progress
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.journal import journal_path
+from tuner.learn_to_ask.jsonl import LineError, parse_line
+from tuner.learn_to_ask.records import GradedTask
+from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
+
+_RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
+
+
+def read_evaluation(path: Path, *, name: str) -> Evaluation:
+    """Reads an evaluation file, one line in memory at a time.
+
+    Args:
+        path: Written by step 3.
+        name: What the report calls it.
+
+    Raises:
+        UserError: When the file is missing, empty or unfinished, or for its first line that is no evaluation record
+            or repeats a `cid`.
+    """
+    _require_finished(path)
+    builder = EvaluationBuilder()
+    line_of: dict[str, int] = {}
+    for number, offset, line in progress(_lines(path), title=f"reading {name}", total=None, unit="samples"):
+        try:
+            record = parse_line(line, GradedTask, number=number)
+        except LineError as error:
+            if not line.endswith(b"\n"):
+                raise UserError(
+                    f"{path}:{number}: the evaluation is cut off here, in the middle of a line; copy the file again, "
+                    f"or, if the evaluation was interrupted, {_RESUME}"
+                ) from error
+            raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound evaluation file") from error
+        if record.cid in line_of:
+            raise UserError(
+                f"{path}:{number}: duplicate cid {record.cid!r}, also on line {line_of[record.cid]}; a sample may "
+                "stand in an evaluation once"
+            )
+        line_of[record.cid] = number
+        builder.add(record, line=number, offset=offset)
+    if not builder.samples:
+        raise UserError(f"{path}: holds no sample; {_RESUME}")
+    return builder.build(name=name, path=str(path))
+
+
+def read_record(path: Path, offset: int) -> GradedTask:
+    """The record that starts at some byte of a file already read."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return parse_line(file.readline(), GradedTask, number=1 if offset == 0 else 2)
+
+
+def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_graders: bool) -> None:
+    """Makes sure that differences between evaluations come from the policies.
+
+    Args:
+        evaluations: The first is compared with every other.
+        allow_different_graders: Whether different graders are no reason to refuse. A grader that a file does not
+            name counts as different from one that is named, for nobody can tell; two unnamed ones do not.
+
+    Raises:
+        UserError: When two evaluations share no sample, or differ in the task behind a `cid` or in their grader.
+    """
+    first, *others = evaluations
+    first_samples = {sample.cid: sample for sample in first.samples}
+    for other in others:
+        common = [(first_samples[sample.cid], sample) for sample in other.samples if sample.cid in first_samples]
+        if not common:
+            raise UserError(
+                f"{other.path}:1: no cid of this evaluation is in {first.path}; compare evaluations of one test set"
+            )
+        for left, right in common:
+            if left.task != right.task:
+                raise UserError(
+                    f"{other.path}:{right.line}: cid {right.cid!r} is another task in {first.path}:{left.line} (its "
+                    "session_id, messages, decision_truth or info_truth); evaluate both policies on the same test file"
+                )
+        if len({*first.graders, *other.graders}) > 1 and not allow_different_graders:
+            raise UserError(
+                f"{other.path}:1: graded by {names_or_unknown(other.graders)}, but {first.path}:1 by "
+                f"{names_or_unknown(first.graders)}; grade both with the same grader, or pass "
+                "--allow_different_graders to compare them all the same"
+            )
+
+
+def _require_finished(path: Path) -> None:
+    """Refuses a file that is not there yet, or empty.
+
+    Raises:
+        UserError: Saying how to get it.
+    """
+    if not path.is_file():
+        journal = journal_path(path)
+        if journal.exists():
+            raise UserError(f"{path}: the evaluation is unfinished, {journal} holds what is done; {_RESUME}")
+        raise UserError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset and bytes of every line that is not blank."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, offset, line
+            offset += len(line)

@@ -1,0 +1,60 @@
+"""Writes the report of some evaluation files: report.md, report.json and report.html."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.learn_to_ask.cli import check_output, progress
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.report.analysis import Report, analyse
+from tuner.learn_to_ask.report.examples import choose_examples
+from tuner.learn_to_ask.report.markdown import to_markdown
+from tuner.learn_to_ask.report.page import to_html
+from tuner.learn_to_ask.report.reading import check_comparable, read_evaluation
+
+FILES = ("report.md", "report.json", "report.html")
+
+
+def write_report(
+    files: Sequence[Path],
+    *,
+    names: Sequence[str],
+    output_dir: Path,
+    allow_different_graders: bool = False,
+    overwrite: bool = False,
+) -> Report:
+    """Reads evaluations, compares them with the first, and writes what comes of it.
+
+    Args:
+        files: Evaluation files of step 3, at least one.
+        names: What the report calls them.
+        output_dir: Gets the three files; made when it is not there.
+        allow_different_graders: Compare evaluations of different graders all the same.
+        overwrite: Replace a former report.
+
+    Raises:
+        UserError: When a file cannot be used, evaluations do not compare, or a report is in the way.
+    """
+    outputs = [output_dir / name for name in FILES]
+    for output in outputs:
+        if output.resolve() in [file.resolve() for file in files]:
+            raise UserError(f"--output_dir {output_dir}: the report would replace the evaluation {output}")
+        check_output(output, "--output_dir", overwrite=overwrite)
+    evaluations = [read_evaluation(file, name=name) for file, name in zip(files, names, strict=True)]
+    check_comparable(evaluations, allow_different_graders=allow_different_graders)
+    report = analyse(
+        evaluations,
+        watch=lambda every: progress(every, title="computing intervals", total=len(every), unit="evaluations"),
+    )
+    examples = choose_examples(evaluations, files)
+    texts = (
+        to_markdown(report),
+        json.dumps(dataclasses.asdict(report), ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+        to_html(report, examples),
+    )
+    for output, text in zip(outputs, texts, strict=True):
+        partial = output.with_name(f"{output.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(output)
+    return report
