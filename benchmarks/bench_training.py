@@ -85,7 +85,7 @@ class MemoryWatch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Looks every other second until the block ends."""
+        """Looks every ten seconds until the block ends: summing up shared pages takes a while itself."""
         self._thread.start()
         try:
             yield
@@ -94,7 +94,7 @@ class MemoryWatch:
             self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.wait(2.0):
+        while not self._done.wait(10.0):
             total = runners = 0
             for process in psutil.Process().children(recursive=True):
                 try:
