@@ -71,7 +71,13 @@ def run_evaluation(files, grader=good_grader, **overrides):
         "overwrite": False,
         **overrides,
     }
-    return evaluate(rollout_file=files[1], eval_file=files[2], make_engine=lambda: OfflineEngine(grader), **settings)
+    return evaluate(
+        test_file=files[0],
+        rollout_file=files[1],
+        eval_file=files[2],
+        make_engine=lambda: OfflineEngine(grader),
+        **settings,
+    )
 
 
 def records(path):

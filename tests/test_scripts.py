@@ -241,7 +241,7 @@ def test_finished_rollouts_are_graded_and_averaged(tmp_path):
         "info_truth": "",
         "rollouts": ["<stop />", "Bye. <stop />", "Any fever?"],
     }
-    write(tmp_path / "in.jsonl", TASK)
+    write(tmp_path / "in.jsonl", *({**task, "rollouts": None} for task in (continue_task, stop_task)))
     write(tmp_path / "out.jsonl", continue_task, stop_task)
     # When script 3 is to go on, then the policy is not needed any more
     result = evaluate(tmp_path, "--resume", run=run_as_a_user_does)

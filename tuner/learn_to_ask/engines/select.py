@@ -13,6 +13,8 @@ from tuner.learn_to_ask.model_source import ModelSource, find_model
 
 ENGINES = ("auto", "vllm", "openai", "transformers", "tinker", "offline")
 
+LOCAL_ENGINES = frozenset({"vllm", "transformers"})  # hold their model in this machine's memory
+
 _FLAGS = (
     "engine",
     "base_url",
