@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from fault_server import FaultServer
 from fsdp_shards import save_shards
 
 from tuner.learn_to_ask.checkpoint_conversion import convert_shards
 from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.react import ReactEngine
 from tuner.learn_to_ask.engines.transformers import TransformersEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.model_source import CONVERTED, find_model
@@ -46,10 +48,18 @@ def tasks(count):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny Qwen3 whose answers depend on its weights more than on anything else."""
+    """A tiny Qwen3 that answers every dialogue in another way."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     folder = tmp_path_factory.mktemp("model")
     config = BasePolicyConfig(hidden_size=32, layers=2, vocabulary_size=400, steps=4, batch_size=4)
     build_base_policy(folder, tasks(8), config, seed=0)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.3)  # so hardly taught, it would say the same to all
+    model.save_pretrained(folder)
     return folder
 
 
@@ -244,7 +254,39 @@ def test_an_adapter_that_lacks_weights_of_its_own_is_refused_instead_of_filled_a
         answer(find(tmp_path))
 
 
+# The agent
+
+
+def test_the_agent_answers_with_a_real_model_what_the_model_answers_itself(model):
+    # Greedy answers to the same prompt are the same, alone or in a batch with others.
+    dialogues = [[{"role": "user", "content": f"my throat has hurt for {days} days"}] for days in range(5)]
+    engine = TransformersEngine(str(model), batch_size=4, seed=0)
+    direct = [Request(key, rollout_messages(dialogue, "Ra+Rs")) for key, dialogue in enumerate(dialogues)]
+    by_itself = {reply.key: reply.texts for reply in engine.generate(direct, GREEDY)}
+    agents = ReactEngine(engine, "Ra+Rs")
+    alone = [Request(key, dialogue) for key, dialogue in enumerate(dialogues)]
+    by_agents = {reply.key: reply.texts for reply in agents.generate(alone, replace(GREEDY, n=2))}
+    agents.close()
+    assert by_agents == {key: texts * 2 for key, texts in by_itself.items()}
+    assert len({texts[0] for texts in by_itself.values()}) > 1
+
+
 # The script
+
+
+def test_a_local_grader_grades_what_an_endpoint_rolls_out_meanwhile(model, tmp_path):
+    # Given a policy on an endpoint and a grader whose answers cannot be read, as it is none
+    records = [task.model_copy(update={"decision_truth": "continue"}) for task in tasks(3)]
+    (tmp_path / "test.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
+    with FaultServer(answer=lambda messages: "Do you cough?") as server:
+        policy = ("--eval_engine=auto", f"--eval_base_url={server.base_url}", "--eval_model=policy")
+        grader = ("--grader_engine=transformers", f"--grader_model_path={model}", "--max_retries=0")
+        done = evaluate(tmp_path, "", *policy, *grader)
+    # Then all was rolled out, and what could not be graded is told by the exit code
+    assert done.returncode == 1, done.stderr
+    assert "while the rollouts went on" in done.stdout
+    assert "failed: unreadable answer  6" in done.stdout
+    assert f"transformers:{model}" in (tmp_path / "eval.jsonl").read_text()
 
 
 def evaluate(folder, model_path, *flags):
