@@ -179,12 +179,16 @@ def test_when_one_side_cannot_go_on_the_other_stops_and_the_error_is_told_once(t
     assert len(read(tmp_path / "eval.jsonl")) == 30
 
 
-def test_ctrl_c_ends_both_though_neither_endpoint_answers(tmp_path):
+@pytest.mark.parametrize("rollouts_go_on", [True, False])
+def test_ctrl_c_ends_both_though_no_endpoint_answers(tmp_path, rollouts_go_on):
     write(tmp_path, 4)
-    with grader(lambda call: HANG) as grading, policy(lambda call: HANG if call.index else GOOD) as rolling:
+    plan = lambda call: HANG if rollouts_go_on and call.index else GOOD  # noqa: E731
+    with grader(lambda call: HANG) as grading, policy(plan) as rolling:
         process = start(tmp_path, rolling, grading)
-        rolling.wait_until(lambda server: server.received == 2)
         grading.wait_until(lambda server: server.received == 1)
+        rolling.wait_until(lambda server: server.received == (2 if rollouts_go_on else 4))
+        while not rollouts_go_on and not (tmp_path / "rollouts.jsonl").exists():
+            os.sched_yield()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -131,14 +131,15 @@ def run_together(front: Callable[[], int], back: Callable[[], int], handover: Ha
     thread = threading.Thread(target=run_back, name="overlapped", daemon=True)
     thread.start()
     try:
-        code = front()
-    except StoppedError:
-        code = 0  # the other one's error is the one to tell
+        try:
+            code = front()
+        except StoppedError:
+            code = 0  # the other one's error is the one to tell
+        outcome = ended.get()
     except BaseException:
         handover.stop()
         thread.join(_GRACE_SECONDS)
         raise
-    outcome = ended.get()
     if isinstance(outcome, BaseException):
         raise outcome
     return code, outcome
