@@ -154,6 +154,7 @@ def step_3(server: Server, folder: Path, *, requests: int, concurrency: int) -> 
             overwrite=True,
         )
         return code or evaluate(
+            test_file=source,
             rollout_file=folder / "rollouts.jsonl",
             eval_file=folder / "eval.jsonl",
             make_engine=lambda: make_engine(server, concurrency),

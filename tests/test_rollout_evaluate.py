@@ -71,7 +71,13 @@ def run_evaluation(files, grader=good_grader, **overrides):
         "overwrite": False,
         **overrides,
     }
-    return evaluate(rollout_file=files[1], eval_file=files[2], make_engine=lambda: OfflineEngine(grader), **settings)
+    return evaluate(
+        test_file=files[0],
+        rollout_file=files[1],
+        eval_file=files[2],
+        make_engine=lambda: OfflineEngine(grader),
+        **settings,
+    )
 
 
 def records(path):
@@ -115,6 +121,122 @@ def test_a_grade_that_cannot_be_read_is_null_counted_and_left_out_of_the_average
     shown = capsys.readouterr().out
     assert "failed: unreadable answer  3" in shown
     assert "Avg. continue content                   0.500" in shown
+
+
+def numbered_grader():
+    """Scores 0.01, 0.02, … in the order of the questions, and says which question of which patient it was."""
+    asked = []
+
+    def grade_in_order(messages):
+        asked.append(messages)
+        score = len(asked) / 100
+        return f"<think>{score}</think><format_score>{score}</format_score><content_score>{score}</content_score>"
+
+    return grade_in_order, asked
+
+
+def test_repeated_gradings_are_independent_and_the_first_is_the_grade(files):
+    # Given two samples to continue, one with a rollout that stops among its three, and a sample to stop at
+    texts = iter(["to be replaced", "<stop />", "Fever?"])
+    run_rollout(files, lambda messages: next(texts), sampling=replace(ROLLOUT_SAMPLING, n=1))
+    rolled_out = records(files[1])
+    rolled_out[0]["rollouts"] = ["Do you cough?", "<stop />", "Fever?"]
+    files[1].write_text("".join(json.dumps(record) + "\n" for record in rolled_out))
+    grader, asked = numbered_grader()
+    # When each is graded three times
+    run_evaluation(files, grader, grade_repeat=3)
+    # Then the grader was asked three times about each question that it has to grade, and never about the others
+    assert len(asked) == 9
+    [first, stop, last] = records(files[2])
+    scores = [(grade["format_score"], grade["content_score"]) for grade in first["grades"]]
+    assert scores == [(0.01, 0.01), (0.0, 0.0), (0.04, 0.04)]
+    assert first["regrades"] == [
+        [{"think": str(score), "format_score": score, "content_score": score} for score in (0.02, 0.03)],
+        [],
+        [{"think": str(score), "format_score": score, "content_score": score} for score in (0.05, 0.06)],
+    ]
+    assert stop["regrades"] == [[]]
+    assert len(last["regrades"]) == 1 and len(last["regrades"][0]) == 2
+
+
+def test_graded_once_there_are_no_regrades(files):
+    run_rollout(files)
+    run_evaluation(files)
+    assert [record["regrades"] for record in records(files[2])] == [[], [], []]
+
+
+def test_a_repeated_grading_that_fails_is_null_and_counted(files, capsys):
+    run_rollout(files, sampling=replace(ROLLOUT_SAMPLING, n=1))
+    replies = iter([GOOD_GRADE, "no idea", "no idea", GOOD_GRADE])  # twice about the first sample, then the third
+
+    assert run_evaluation(files, lambda messages: next(replies), grade_repeat=2, max_retries=0) == EXIT_FAILURES
+
+    first, _, last = records(files[2])
+    assert first["grades"][0]["content_score"] == 0.5
+    assert first["regrades"] == [[{"think": "", "format_score": None, "content_score": None}]]
+    assert last["grades"][0]["content_score"] is None
+    assert last["regrades"] == [[{"think": "fits", "format_score": 1.0, "content_score": 0.5}]]
+    assert "failed: unreadable answer  2" in capsys.readouterr().out
+
+
+def test_the_metrics_read_the_first_grading_only(files, capsys):
+    run_rollout(files)
+    grader, _ = numbered_grader()
+    run_evaluation(files, grader, grade_repeat=2)
+    # By hand: the first gradings are 1, 3, 5, 7, 9 and 11 hundredths, 0.06 on average.
+    assert "Avg. continue content                   0.060" in capsys.readouterr().out
+
+
+def test_an_unfinished_evaluation_is_not_continued_with_another_number_of_gradings(files):
+    run_rollout(files)
+    asked = []
+
+    def interrupted(messages):
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        asked.append(messages)
+        return GOOD_GRADE
+
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(files, interrupted)
+    with pytest.raises(UserError, match="grade_repeat was 1, is now 2"):
+        run_evaluation(files, interrupted, resume=True, grade_repeat=2)
+
+
+@pytest.mark.parametrize("train_mode", ["Ra+Rs", "Ra"])
+def test_the_agent_rolls_out_with_the_same_conversation_and_says_so(files, train_mode, capsys):
+    seen = {"direct": [], "react": []}
+
+    def policy(mode):
+        def remembering(messages):
+            seen[mode].append(messages)
+            return ask_or_stop(messages)
+
+        return remembering
+
+    for mode in seen:
+        run_rollout(files, policy(mode), train_mode=train_mode, rollout_mode=mode, overwrite=True)
+        assert f"rollout mode       {mode}" in capsys.readouterr().out
+
+    assert seen["react"] == [messages for messages in seen["direct"] for _ in range(3)]
+    assert len(seen["react"]) == 9
+    assert {record["policy"] for record in records(files[1])} == {"offline:remembering (ReAct agent)"}
+    assert [record["rollouts"] for record in records(files[1])] == [
+        *(["Do you cough?"] * 3, ["<stop />"] * 3, ["Do you cough?"] * 3)
+    ]
+
+
+def test_direct_rollouts_are_not_continued_by_the_agent(files):
+    def dies(messages):
+        if "1_0" not in messages[-1]["content"]:
+            raise KeyboardInterrupt
+        return "Do you cough?"
+
+    with pytest.raises(KeyboardInterrupt):
+        run_rollout(files, dies)
+
+    with pytest.raises(UserError, match="rollout_mode was direct, is now react"):
+        run_rollout(files, dies, resume=True, rollout_mode="react")
 
 
 def test_few_enough_failures_are_a_success(files):

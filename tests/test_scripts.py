@@ -241,7 +241,7 @@ def test_finished_rollouts_are_graded_and_averaged(tmp_path):
         "info_truth": "",
         "rollouts": ["<stop />", "Bye. <stop />", "Any fever?"],
     }
-    write(tmp_path / "in.jsonl", TASK)
+    write(tmp_path / "in.jsonl", *({**task, "rollouts": None} for task in (continue_task, stop_task)))
     write(tmp_path / "out.jsonl", continue_task, stop_task)
     # When script 3 is to go on, then the policy is not needed any more
     result = evaluate(tmp_path, "--resume", run=run_as_a_user_does)
@@ -364,6 +364,28 @@ def test_an_existing_evaluation_is_noticed_before_the_policy_is_asked(tmp_path):
     assert "--eval_file_path eval.jsonl: exists" in error
     assert "--overwrite" in error
     assert names_in(tmp_path) == ["eval.jsonl", "in.jsonl"]
+
+
+@pytest.mark.parametrize("part", ["eval", "grader"])
+def test_a_model_path_that_leads_nowhere_is_named_before_anything_is_asked(tmp_path, part):
+    write(tmp_path / "in.jsonl", TASK)
+    (tmp_path / "empty").mkdir()
+    error = error_of(evaluate(tmp_path, f"--{part}_engine", "transformers", f"--{part}_model_path", "empty"))
+    assert error.startswith(f"--{part}_model_path empty: holds no model. Looked for: ")
+    assert names_in(tmp_path) == ["empty", "in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "place"),
+    [("transformers", "tinker://a/sampler_weights/b", "on a Tinker service"), ("tinker", "adapter", "on this machine")],
+)
+def test_an_engine_that_cannot_have_the_weights_is_told_so(tmp_path, engine, path, place):
+    write(tmp_path / "in.jsonl", TASK)
+    (tmp_path / "adapter").mkdir()
+    write(tmp_path / "adapter" / "adapter_config.json", {"peft_type": "LORA", "r": 8, "base_model_name_or_path": "a/b"})
+    (tmp_path / "adapter" / "adapter_model.safetensors").touch()
+    error = error_of(evaluate(tmp_path, "--eval_engine", engine, "--eval_model_path", path))
+    assert error == f"--eval_model_path {path}: its weights are {place}, the {engine} engine cannot use them"
 
 
 def test_an_unfinished_run_is_neither_continued_nor_dropped_by_accident(tmp_path):

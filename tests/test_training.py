@@ -167,6 +167,43 @@ def test_the_tinker_engine_gives_n_different_answers_without_special_tokens(in_s
     assert all(reply.prompt_tokens > 0 and reply.completion_tokens > 0 for reply in replies)
 
 
+def test_the_folder_of_a_run_on_tinker_is_enough_to_evaluate_its_newest_weights(
+    in_service, base_policy, tasks, tmp_path
+):
+    # Given sampler weights on the service and the note of them that Trinity leaves in a run's folder
+    import tinker
+
+    client = tinker.ServiceClient().create_lora_training_client(
+        base_model=str(base_policy), rank=4, train_unembed=False, seed=0
+    )
+    path = client.save_weights_for_sampler("step-2").result().path
+    (tmp_path / "run" / "global_step_2").mkdir(parents=True)
+    (tmp_path / "run" / "global_step_2" / "remote_sampler_path.txt").write_text(path)
+    (tmp_path / "run" / "latest_state_dict_iteration.txt").write_text("2")
+    lines = (tasks / "test.jsonl").read_text().splitlines(keepends=True)[:4]
+    (tmp_path / "few.jsonl").write_text("".join(lines))
+    # When script 3 gets that folder and nothing about Tinker, and rolls out with the agent
+    output = run(
+        [
+            RECIPE / "data_prepare" / "3_rollout_then_evaluate.py",
+            f"--eval_model_path={tmp_path / 'run'}",
+            "--rollout_mode=react",
+            "--grader_engine=offline",
+            f"--test_file_path={tmp_path / 'few.jsonl'}",
+            f"--rollout_file_path={tmp_path / 'rollouts.jsonl'}",
+            f"--eval_file_path={tmp_path / 'eval.jsonl'}",
+            "--max_tokens=32",
+        ],
+        env=os.environ,
+    )
+    # Then it finds the weights and the service that has them
+    assert f"{tmp_path / 'run'}: step 2, {path}" in output
+    records = [json.loads(line) for line in (tmp_path / "eval.jsonl").read_text().splitlines()]
+    assert {record["policy"] for record in records} == {f"tinker:{path} ({tmp_path / 'run'}, step 2) (ReAct agent)"}
+    assert all(len(record["rollouts"]) == 3 for record in records)
+    assert not any("<|" in rollout for record in records for rollout in record["rollouts"])
+
+
 def test_the_transformers_engine_answers_the_same_conversations(base_policy, tasks):
     from tuner.learn_to_ask.engines.transformers import TransformersEngine
 

@@ -34,9 +34,9 @@ def prompts(engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     llm_engine = engine._llm.llm_engine
     add_request = llm_engine.add_request
 
-    def spy(request_id: str, prompt: dict[str, Any], *args: Any) -> Any:
+    def spy(request_id: str, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         seen.append(engine._tokenizer.decode(prompt["prompt_token_ids"]))
-        return add_request(request_id, prompt, *args)
+        return add_request(request_id, prompt, *args, **kwargs)
 
     monkeypatch.setattr(llm_engine, "add_request", spy)
     return seen

@@ -4,7 +4,7 @@ import argparse
 import errno
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,7 +64,7 @@ def check_output(path: Path, flag: str, *, overwrite: bool) -> None:
         raise UserError(f"{flag} {path}: its folder cannot be made: {error.strerror}; name another file") from error
 
 
-def progress(items: Iterable[ItemT], *, title: str, total: int | None, unit: str) -> Iterator[ItemT]:
+def progress(items: Iterable[ItemT], *, title: str, total: int | None, unit: str) -> Generator[ItemT, None, None]:
     """Passes items on and shows a bar on a terminal; says nothing when the output is none.
 
     Args:

@@ -82,6 +82,13 @@ class Journal:
         """Whether the result with this index is on the disk."""
         return index < len(self._offsets) and self._offsets[index] >= 0
 
+    def record(self, index: int) -> dict[str, Any]:
+        """The result with this index, which is `done`; leaves the end of the file as the place to write on."""
+        self._file.seek(self._offsets[index])
+        record: dict[str, Any] = json.loads(self._file.readline())["record"]
+        self._file.seek(0, os.SEEK_END)
+        return record
+
     def append(self, index: int, record: BaseModel, *, failed: int = 0) -> None:
         """Writes one result; from here on it survives the process, within a megabyte also the machine.
 

@@ -62,9 +62,11 @@ class ReadReport:
     Attributes:
         good: Lines that were read as records.
         bad: Reason -> number of lines skipped for it.
+        line: Number of the line that was read last.
     """
 
     good: int = 0
+    line: int = 0
     bad: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -132,6 +134,7 @@ def read_jsonl(
     seen: set[int] = set()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            report.line = number
             if not line.strip():
                 continue
             try:

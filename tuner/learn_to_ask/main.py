@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a checkout that is not installed
 
+from tuner.learn_to_ask.agent import AGENT_NAME, react_reply
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
 from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset, train_file
@@ -48,7 +49,7 @@ from tuner.learn_to_ask.grader import (
     ask_grader,
     reply_of_grader,
 )
-from tuner.learn_to_ask.prompt import grading_messages, rollout_prompt
+from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.resume import (
     check_same_run,
@@ -201,9 +202,6 @@ def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = 
         auxiliary_models: "dict[str, OpenAIChatModel]",
     ) -> "WorkflowOutput":
         """Lets a ReAct agent reply once to the task's messages."""
-        from agentscope.agent import ReActAgent
-        from agentscope.formatter import OpenAIChatFormatter
-        from agentscope.memory import InMemoryMemory
         from agentscope.message import Msg
         from agentscope.tuner import WorkflowOutput
 
@@ -215,23 +213,9 @@ def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = 
             "temperature": settings.temperature,
             "seed": secrets.randbits(31),
         }
-        agent = ReActAgent(
-            name="doctor",
-            sys_prompt=rollout_prompt(settings.train_mode),
-            model=model,
-            formatter=OpenAIChatFormatter(),
-            memory=InMemoryMemory(),
-            max_iters=1,
-        )
-        agent.set_console_output_enabled(False)
-        reply = await agent.reply(
-            [
-                Msg(name=message["role"], content=message["content"], role=message["role"])
-                for message in task["messages"]
-            ]
-        )
-        text = strip_reasoning(cut_at_special_token(reply.get_text_content() or "", special_tokens))
-        return WorkflowOutput(response=Msg(name=reply.name, content=text, role="assistant"))
+        reply = await react_reply(task["messages"], model, settings.train_mode)
+        text = strip_reasoning(cut_at_special_token(reply, special_tokens))
+        return WorkflowOutput(response=Msg(name=AGENT_NAME, content=text, role="assistant"))
 
     return run_react_agent
 

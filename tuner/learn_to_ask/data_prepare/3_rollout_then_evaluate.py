@@ -7,9 +7,16 @@ Examples:
     --test_file_path tuner/learn_to_ask/data/test.jsonl \\
     --rollout_file_path runs/policy/rollout.jsonl --eval_file_path runs/policy/eval.jsonl
 
+  # the newest checkpoint of a training run, as the agent that was trained, graded 3 times by an API
+  python tuner/learn_to_ask/data_prepare/3_rollout_then_evaluate.py \\
+    --eval_model_path checkpoints/Learn2Ask/RUN --rollout_mode react \\
+    --grader_base_url https://…/v1 --grader_model NAME --grader_api_key_env MY_KEY --grade_repeat 3 \\
+    --test_file_path tuner/learn_to_ask/data/test.jsonl \\
+    --rollout_file_path runs/tuned/rollout.jsonl --eval_file_path runs/tuned/eval.jsonl
+
   # weights that were trained on Tinker, without a GPU
   python tuner/learn_to_ask/data_prepare/3_rollout_then_evaluate.py \\
-    --eval_engine tinker --eval_model_path tinker://…/sampler_weights/… \\
+    --eval_model_path tinker://…/sampler_weights/… \\
     --grader_engine tinker --grader_model_path Qwen/Qwen3-32B \\
     --test_file_path tuner/learn_to_ask/data/test.jsonl \\
     --rollout_file_path runs/policy/rollout.jsonl --eval_file_path runs/policy/eval.jsonl
@@ -23,8 +30,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
-from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, check_output, run
-from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_SAMPLING, evaluate, roll_out
+from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
+from tuner.learn_to_ask.data_prepare.overlap import run_both
+from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_MODES, ROLLOUT_SAMPLING, evaluate, roll_out
+from tuner.learn_to_ask.data_prepare.rollout_files import check_earlier_run
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
@@ -45,12 +54,30 @@ def main() -> int:
         description=__doc__,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--eval_model_path", help="the policy: a local folder, a hub id or a Tinker path")
-    parser.add_argument("--grader_model_path", help="the grader: a local folder, a hub id or a Tinker model")
+    parser.add_argument(
+        "--eval_model_path",
+        help="the policy: a Hugging Face folder or hub id, the folder of a training run (its newest checkpoint counts) "
+        "or one of its global_step_N, a LoRA adapter's folder, or a tinker:// path",
+    )
+    parser.add_argument("--grader_model_path", help="the grader: the same, or a model that Tinker offers")
     parser.add_argument("--test_file_path", type=Path, required=True, help="tasks of step B")
     parser.add_argument("--rollout_file_path", type=Path, required=True, help="gets the tasks with their rollouts")
     parser.add_argument("--eval_file_path", type=Path, required=True, help="gets them with their grades")
     parser.add_argument("--rollout_repeat", type=positive_int, default=3, help="rollouts of each sample")
+    parser.add_argument(
+        "--rollout_mode",
+        choices=ROLLOUT_MODES,
+        default="direct",
+        help="direct: the policy answers the chat itself, as in the published evaluation; react: as the model of the "
+        "ReAct agent that main.py trains",
+    )
+    parser.add_argument(
+        "--grade_repeat",
+        type=positive_int,
+        default=1,
+        help="gradings of each rollout; the metrics read the first, the others show how far the grader agrees with "
+        "itself",
+    )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
     parser.add_argument("--temperature", type=float, default=ROLLOUT_SAMPLING.temperature, help="of the policy")
     parser.add_argument("--top_p", type=float, default=ROLLOUT_SAMPLING.top_p, help="of the policy")
@@ -71,21 +98,28 @@ def main() -> int:
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     arguments = parser.parse_args()
 
-    # Before hours of rollouts: whatever can be known to stop the grading.
+    # Before hours of rollouts: whatever can be known to stop the policy or the grading.
+    policy_model = {"model_path": arguments.eval_model_path, "model_flag": "--eval_model_path"}
     grader_model = {"model_path": arguments.grader_model_path, "model_flag": "--grader_model_path"}
-    check_engine(arguments, prefix="grader_", **grader_model)
-    if not arguments.resume:
-        check_output(arguments.eval_file_path, "--eval_file_path", overwrite=arguments.overwrite)
-    rolled_out = roll_out(
+    rolled_out = arguments.resume and arguments.rollout_file_path.exists()
+    policy_engine = "" if rolled_out else check_engine(arguments, prefix="eval_", **policy_model)
+    grader_engine = check_engine(arguments, prefix="grader_", **grader_model)
+    check_earlier_run(
+        arguments.test_file_path,
+        arguments.rollout_file_path,
+        arguments.eval_file_path,
+        rollout_repeat=arguments.rollout_repeat,
+        grade_repeat=arguments.grade_repeat,
+        max_missing=arguments.max_failures,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+
+    roll = partial(
+        roll_out,
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
-        make_engine=partial(
-            build_engine,
-            arguments,
-            prefix="eval_",
-            model_path=arguments.eval_model_path,
-            model_flag="--eval_model_path",
-        ),
+        make_engine=partial(build_engine, arguments, prefix="eval_", **policy_model),
         prices=prices(arguments, prefix="eval_"),
         sampling=dataclasses.replace(
             ROLLOUT_SAMPLING,
@@ -96,29 +130,28 @@ def main() -> int:
             n=arguments.rollout_repeat,
         ),
         train_mode=arguments.train_mode,
+        rollout_mode=arguments.rollout_mode,
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
         strict=arguments.strict,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
-    graded = evaluate(
+    grade = partial(
+        evaluate,
+        test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
-        make_engine=partial(
-            build_engine,
-            arguments,
-            prefix="grader_",
-            **grader_model,
-            offline_answer=grade_answer,
-        ),
+        make_engine=partial(build_engine, arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
         prices=prices(arguments, prefix="grader_"),
+        grade_repeat=arguments.grade_repeat,
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
-    return EXIT_DONE if rolled_out == graded == EXIT_DONE else max(rolled_out, graded)
+    codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
+    return EXIT_DONE if set(codes) == {EXIT_DONE} else max(codes)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,33 @@
 """Step 3: rolls a policy out on the test set, grades every rollout and averages (spec section 8)."""
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal, get_args
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
+from tuner.learn_to_ask.data_prepare.overlap import Handover, Item
 from tuner.learn_to_ask.data_prepare.resumable import resumable
+from tuner.learn_to_ask.data_prepare.rollout_files import read_matching
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Prices, Usage, ask
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
-from tuner.learn_to_ask.journal import file_digest, text_digest
+from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.metrics import METRICS, ScoredRollout, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med, rollout_messages, rollout_prompt
-from tuner.learn_to_ask.records import Grade, GradedTask, Task, TaskWithRollouts
+from tuner.learn_to_ask.records import Grade, GradedTask, Message, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.responses import strip_reasoning
 from tuner.learn_to_ask.reward import Scores, TrainMode, grade, needs_grader
 
 ROLLOUT_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)
 GRADER_SAMPLING = Sampling(temperature=0.7, top_p=1.0, max_tokens=1024)
+
+RolloutMode = Literal["direct", "react"]
+ROLLOUT_MODES: tuple[RolloutMode, ...] = get_args(RolloutMode)
 
 
 def roll_out(
@@ -30,11 +38,13 @@ def roll_out(
     prices: Prices | None,
     sampling: Sampling,
     train_mode: TrainMode,
+    rollout_mode: RolloutMode = "direct",
     max_retries: int,
     max_failures: float,
     strict: bool,
     resume: bool,
     overwrite: bool,
+    handover: Handover | None = None,
 ) -> int:
     """Writes `sampling.n` rollouts for every task of the test set.
 
@@ -45,14 +55,19 @@ def roll_out(
         prices: Of the policy, for the cost in the summary.
         sampling: How to sample.
         train_mode: Which system prompt the policy gets.
+        rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
         max_retries: Fresh tries after an error of the engine; then the task is left out.
         max_failures: Share of tasks left out that is still a success.
         strict: A bad line is an error instead of skipped.
         resume: Continue an unfinished run.
         overwrite: Replace finished output, drop an unfinished run.
+        handover: Gets every task with rollouts as soon as it is on the disk, those of an earlier run included.
 
     Returns:
         The exit code.
+
+    Raises:
+        StoppedError: When the grader at the other end of the handover has failed.
     """
     started = time.monotonic()
     require_input(test_file, "--test_file_path")
@@ -66,11 +81,12 @@ def roll_out(
     total = _count_lines(test_file)
     with resumable(
         rollout_file,
-        make_engine,
+        _with_agent(make_engine, train_mode) if rollout_mode == "react" else make_engine,
         depends_on={
             "input": file_digest(test_file),
             "sampling": str(sampling),
             "prompt": text_digest(rollout_prompt(train_mode)),
+            "rollout_mode": rollout_mode,
         },
         resume=resume,
         overwrite=overwrite,
@@ -79,10 +95,14 @@ def roll_out(
         def requests() -> Iterator[Request]:
             nonlocal count
             for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
+                if handover and handover.stopped:
+                    return
                 index, count = count, count + 1
                 if not journal.done(index):
                     waiting[index] = task
-                    yield Request(index, rollout_messages(task.messages, train_mode))
+                    yield Request(index, _conversation(task.messages, train_mode, rollout_mode))
+                elif handover:
+                    handover.put(index, TaskWithRollouts.model_validate(journal.record(index)))
 
         answers = ask(
             engine,
@@ -95,12 +115,17 @@ def roll_out(
         for answer in progress(answers, title="rolling out", total=total - journal.resumed, unit="samples"):
             task = waiting.pop(answer.key)
             if answer.value is not None:
-                journal.append(
-                    answer.key, TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=engine.description)
-                )
+                done = TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=engine.description)
+                journal.append(answer.key, done)
+                if handover:
+                    handover.put(answer.key, done)
+        if handover:
+            handover.check()
         if not report.good:
             raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
         written = journal.finish(count)
+        if handover:
+            handover.end()
 
     print_summary(
         f"rolled out: {rollout_file}",
@@ -109,6 +134,7 @@ def roll_out(
             *((f"skipped: {reason}", lines) for reason, lines in sorted(report.bad.items())),
             *([("resumed", journal.resumed)] if journal.resumed else []),
             ("rollouts a sample", sampling.n),
+            ("rollout mode", rollout_mode),
             *usage.rows(prices),
             *engine.summary(),
             ("policy", engine.description),
@@ -118,36 +144,64 @@ def roll_out(
     return EXIT_FAILURES if usage.failed.total() > max_failures * count else EXIT_DONE
 
 
+def _with_agent(make_engine: Callable[[], Engine], train_mode: TrainMode) -> Callable[[], Engine]:
+    """Puts the agent before the engine."""
+    from tuner.learn_to_ask.engines.react import ReactEngine
+
+    return lambda: ReactEngine(make_engine(), train_mode)
+
+
+def _conversation(messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode) -> list[dict[str, str]]:
+    """What the engine is asked; an agent brings the system prompt itself."""
+    conversation = rollout_messages(messages, train_mode)
+    return conversation[1:] if rollout_mode == "react" else conversation
+
+
 def evaluate(
     *,
+    test_file: Path,
     rollout_file: Path,
     eval_file: Path,
     make_engine: Callable[[], Engine],
     prices: Prices | None,
+    grade_repeat: int = 1,
     max_retries: int,
     max_failures: float,
     resume: bool,
     overwrite: bool,
+    handover: Handover | None = None,
+    when: str = "after the rollouts",
 ) -> int:
     """Grades every rollout, writes the evaluation file and prints the metrics.
 
     Only rollouts that ask where asking is right cost a call of the grader.
 
     Args:
+        test_file: Tasks that the rollouts are of; their order is that of the evaluation file.
         rollout_file: `TaskWithRollouts` of `roll_out`.
         eval_file: `GradedTask`, in input order, once all are done.
         make_engine: Loads the grader, called only when there is work for it.
         prices: Of the grader, for the cost in the summary.
+        grade_repeat: How often the grader is asked about each rollout, independently. The first answer is the grade,
+            the others are its `regrades`.
         max_retries: Fresh tries after a reply without scores; then the rollout is left out of the averages.
-        max_failures: Share of rollouts left out that is still a success.
+        max_failures: Share of the gradings left out that is still a success.
         resume: Continue an unfinished run.
         overwrite: Replace finished output, drop an unfinished run.
+        handover: Where the rollouts come from when they are not all there yet, instead of the rollout file.
+        when: What the summary says of that.
 
     Returns:
         The exit code.
+
+    Raises:
+        StoppedError: When the policy at the other end of the handover has failed.
+        UserError: When the rollouts are not those of the test set, or an unfinished run graded others.
     """
     started = time.monotonic()
-    require_input(rollout_file, "--rollout_file_path")
+    require_input(test_file, "--test_file_path")
+    if not handover:
+        require_input(rollout_file, "--rollout_file_path")
     if resume and eval_file.exists():
         print(f"{eval_file}: already complete")
         print_metrics(eval_file)
@@ -155,102 +209,150 @@ def evaluate(
     check_output(eval_file, "--eval_file_path", overwrite=overwrite)
     usage = Usage()
     waiting: dict[int, _Grading] = {}
-    keys: dict[int, tuple[int, int]] = {}
-    count = asked = rollouts = 0
-    total = _count_lines(rollout_file)
+    keys: dict[int, tuple[int, int, int]] = {}
+    last = samples = asked = rollouts = 0
+    ticks = progress(itertools.count(), title="grading", total=_count_lines(test_file), unit="samples")
     with resumable(
         eval_file,
         make_engine,
         depends_on={
-            "input": file_digest(rollout_file),
+            "input": file_digest(test_file),
             "sampling": str(GRADER_SAMPLING),
             "prompt": text_digest(reward_prompt_med),
+            "grade_repeat": str(grade_repeat),
         },
         resume=resume,
         overwrite=overwrite,
     ) as (engine, journal):
 
-        def requests() -> Iterator[Request]:
-            nonlocal count, asked, rollouts
-            tasks = read_jsonl(rollout_file, TaskWithRollouts, unique_key="cid", report=ReadReport(), strict=True)
-            for task in progress(tasks, title="grading", total=total, unit="samples"):
-                index, count = count, count + 1
-                rollouts += len(task.rollouts)
+        def requests(items: Iterable[Item]) -> Iterator[Request]:
+            nonlocal last, samples, asked, rollouts
+            for index, task in items:
+                next(ticks)
+                last, samples, rollouts = max(last, index), samples + 1, rollouts + len(task.rollouts)
                 if journal.done(index):
+                    _check_graded(journal, index, task)
                     continue
-                grading = _Grading(task)
+                grading = _Grading(task, grade_repeat)
                 if grading.finished:
                     journal.append(index, grading.graded_task(engine.description))
                     continue
                 waiting[index] = grading
-                for position in sorted(grading.open_positions):
-                    keys[asked] = (index, position)
+                for position, round_ in sorted(grading.open):
+                    keys[asked] = (index, position, round_)
                     yield Request(asked, grading_messages(task.messages, task.rollouts[position], task.info_truth))
                     asked += 1
 
-        answers = ask(
-            engine,
-            requests(),
-            sampling=GRADER_SAMPLING,
-            parse=lambda texts: parse_grade(texts[0]),
-            max_tries=1 + max_retries,
-            usage=usage,
-        )
-        for answer in answers:
-            index, position = keys.pop(answer.key)
-            grading = waiting[index]
-            grading.set_scores(position, answer.value)
-            if grading.finished:
-                journal.append(index, waiting.pop(index).graded_task(engine.description), failed=grading.failed)
-        journal.finish(count)
+        for items in handover.batches() if handover else [_items(test_file, rollout_file)]:
+            answers = ask(
+                engine,
+                requests(items),
+                sampling=GRADER_SAMPLING,
+                parse=lambda texts: parse_grade(texts[0]),
+                max_tries=1 + max_retries,
+                usage=usage,
+            )
+            for answer in answers:
+                index, position, round_ = keys.pop(answer.key)
+                grading = waiting[index]
+                grading.set_scores(position, round_, answer.value)
+                if grading.finished:
+                    done = waiting.pop(index).graded_task(engine.description)
+                    journal.append(index, done, failed=grading.failed)
+        ticks.close()
+        if handover:
+            handover.check()
+        journal.finish(last + 1)
 
     print_summary(
         f"graded: {eval_file}",
         [
-            ("samples", count),
+            ("samples", samples),
             *([("resumed", journal.resumed)] if journal.resumed else []),
+            *([("grades a rollout", grade_repeat)] if grade_repeat > 1 else []),
             *usage.rows(prices),
             *engine.summary(),
             ("grader", engine.description),
+            ("graded", when),
         ],
         started=started,
     )
     print_metrics(eval_file)
-    return EXIT_FAILURES if journal.failed > max_failures * rollouts else EXIT_DONE
+    return EXIT_FAILURES if journal.failed > max_failures * rollouts * grade_repeat else EXIT_DONE
+
+
+def _items(test_file: Path, rollout_file: Path) -> Iterator[Item]:
+    """The rollouts of a finished file with their index in the test set."""
+    return ((index, task) for index, _, task in read_matching(test_file, rollout_file, TaskWithRollouts))
+
+
+def _check_graded(journal: Journal, index: int, task: TaskWithRollouts) -> None:
+    """Compares rollouts with those that an unfinished run has graded.
+
+    Raises:
+        UserError: When they differ.
+    """
+    if journal.record(index)["rollouts"] != task.rollouts:
+        raise UserError(
+            f"{journal.path}: cannot resume, it holds grades of other rollouts of cid {task.cid!r}; pass --overwrite "
+            "to start again"
+        )
 
 
 class _Grading:
-    """A task on its way to its grades."""
+    """A task on its way to its grades.
 
-    def __init__(self, task: TaskWithRollouts) -> None:
+    Attributes:
+        open: (position, round) of every grading that is still to come, both from 0.
+    """
+
+    def __init__(self, task: TaskWithRollouts, repeat: int) -> None:
         self._task = task
-        self._scores: dict[int, Scores | None] = {}
-        self.open_positions = {
+        self._repeat = repeat
+        self._scores: dict[tuple[int, int], Scores | None] = {}
+        self._asked = [
             position for position, rollout in enumerate(task.rollouts) if needs_grader(rollout, task.decision_truth)
-        }
+        ]
+        self.open = set(itertools.product(self._asked, range(repeat)))
 
     @property
     def finished(self) -> bool:
         """Whether no grader has to be asked any more."""
-        return not self.open_positions
+        return not self.open
 
     @property
     def failed(self) -> int:
-        """How many rollouts the grader gave no readable scores."""
+        """How often the grader gave no readable scores."""
         return sum(scores is None for scores in self._scores.values())
 
-    def set_scores(self, position: int, scores: Scores | None) -> None:
+    def set_scores(self, position: int, round_: int, scores: Scores | None) -> None:
         """Takes the grader's scores of one rollout; `None` when grading failed."""
-        self.open_positions.remove(position)
-        self._scores[position] = scores
+        self.open.remove((position, round_))
+        self._scores[position, round_] = scores
 
     def graded_task(self, grader: str) -> GradedTask:
         """The line of the evaluation file, with the grader's name."""
         grades: list[Grade] = [
-            grade(rollout, self._task.decision_truth, self._scores.get(position))
+            grade(rollout, self._task.decision_truth, self._scores.get((position, 0)))
             for position, rollout in enumerate(self._task.rollouts)
         ]
-        return GradedTask(**self._task.model_dump(), grades=grades, grader=grader)
+        return GradedTask(**self._task.model_dump(), grades=grades, grader=grader, regrades=self._regrades())
+
+    def _regrades(self) -> list[list[Regrade]]:
+        """What the grader said beyond the first time, for each rollout."""
+        if self._repeat == 1:
+            return []
+        return [
+            [_regrade(self._scores[position, round_]) for round_ in range(1, self._repeat)]
+            if position in self._asked
+            else []
+            for position in range(len(self._task.rollouts))
+        ]
+
+
+def _regrade(scores: Scores | None) -> Regrade:
+    """Scores as the evaluation file holds them; open ones after a failure."""
+    return Regrade(**asdict(scores)) if scores else Regrade(format_score=None, content_score=None)
 
 
 def read_evaluation(eval_file: Path) -> list[ScoredRollout]:

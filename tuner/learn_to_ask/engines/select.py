@@ -3,12 +3,17 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from tuner.learn_to_ask.engines.base import Engine
 from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.model_source import ModelSource, find_model
 
 ENGINES = ("auto", "vllm", "openai", "transformers", "tinker", "offline")
+
+LOCAL_ENGINES = frozenset({"vllm", "transformers"})  # hold their model in this machine's memory
 
 _FLAGS = (
     "engine",
@@ -98,7 +103,7 @@ def build_engine(
         UserError: When a flag is missing or the model cannot be used.
     """
     flags = {name: getattr(arguments, f"{prefix}{name}") for name in _FLAGS}
-    name, reason = _engine_name(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    name, reason, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
     if reason:
         print(f"--{prefix}engine auto: {name}, because {reason}", file=sys.stderr)
     if name == "offline" and offline_answer:
@@ -118,25 +123,39 @@ def build_engine(
             max_retries=flags["request_retries"],
             extra_body=flags["extra_body"],
         )
-    assert model_path  # _engine_name has seen to it
+    assert source  # every other engine has a model
+    if source.explanation:
+        print(f"{model_flag} {source.given}: {source.explanation}", file=sys.stderr)
+    engine = _load(name, source, flags, seed=arguments.seed)
+    engine.description = f"{name}:{source.name}"
+    return engine
+
+
+def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int) -> Engine:
+    """Loads a model into an engine, converted before where that is needed."""
+    if source.shards:
+        from tuner.learn_to_ask.checkpoint_conversion import convert_shards
+
+        convert_shards(source)
     if name == "vllm":
         from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
         return VLLMEngine(
-            model_path,
-            seed=arguments.seed,
+            source.model,
+            seed=seed,
             tensor_parallel_size=flags["tensor_parallel_size"],
             max_model_len=flags["max_model_len"],
             gpu_memory_utilization=flags["gpu_memory_utilization"],
             dtype=flags["dtype"],
+            adapter=source.adapter,
         )
     if name == "transformers":
         from tuner.learn_to_ask.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model_path, batch_size=flags["batch_size"], seed=arguments.seed)
+        return TransformersEngine(source.model, batch_size=flags["batch_size"], seed=seed, adapter=source.adapter)
     from tuner.learn_to_ask.engines.tinker import TinkerEngine
 
-    return TinkerEngine(model_path, seed=arguments.seed)
+    return TinkerEngine(source.model, seed=seed)
 
 
 def prices(arguments: argparse.Namespace, *, prefix: str) -> Prices | None:
@@ -145,43 +164,53 @@ def prices(arguments: argparse.Namespace, *, prefix: str) -> Prices | None:
     return None if tokens_in is None and tokens_out is None else Prices(tokens_in or 0.0, tokens_out or 0.0)
 
 
-def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str) -> None:
-    """Checks the flags of an engine that is only built later, after something long.
+def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str) -> str:
+    """Checks the flags and the model of an engine that is only built later, after something long.
+
+    Returns:
+        Which engine it will be.
 
     Raises:
-        UserError: When a flag is missing.
+        UserError: When a flag is missing, or the model's path holds nothing that the engine can load.
     """
-    _engine_name(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    name, _, _ = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    return name
 
 
-def _engine_name(
+def _choice(
     arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str
-) -> tuple[str, str]:
-    """The engine that the flags mean, and why when it was not named; complains about missing flags."""
-    name, reason = getattr(arguments, f"{prefix}engine"), ""
-    if name == "auto":
-        name, reason = _choose(
-            model_path, getattr(arguments, f"{prefix}base_url"), prefix=prefix, model_flag=model_flag
-        )
-    if name == "openai":
+) -> tuple[str, str, ModelSource | None]:
+    """The engine that the flags mean, why when it was not named, and what it loads; complains about missing flags."""
+    name, base_url = getattr(arguments, f"{prefix}engine"), getattr(arguments, f"{prefix}base_url")
+    if name == "offline":
+        return name, "", None
+    if name == "openai" or (name == "auto" and base_url):
         for needed in ("base_url", "model"):
             if not getattr(arguments, f"{prefix}{needed}"):
                 raise UserError(f"--{prefix}{needed}: the openai engine needs it")
-    elif name != "offline" and not model_path:
+        return "openai", "" if name == "openai" else f"--{prefix}base_url names a server", None
+    if not model_path and name == "auto":
+        raise UserError(f"{model_flag} or --{prefix}base_url: name a model, or choose another --{prefix}engine")
+    if not model_path:
         raise UserError(f"{model_flag}: the {name} engine needs a model")
-    return name, reason
+    if name == "tinker" and not Path(model_path).exists():
+        return name, "", ModelSource(given=model_path, model=model_path)  # a path may be one of the service's machine
+    source = find_model(model_path, flag=model_flag)
+    if name == "auto":
+        return *_fitting_engine(source, model_flag=model_flag), source
+    if source.tinker != (name == "tinker") and (source.tinker or source.adapter or source.shards):
+        where = "on a Tinker service" if source.tinker else "on this machine"
+        raise UserError(f"{model_flag} {model_path}: its weights are {where}, the {name} engine cannot use them")
+    return name, "", source
 
 
-def _choose(model_path: str | None, base_url: str | None, *, prefix: str, model_flag: str) -> tuple[str, str]:
-    """The engine that fits the model, and why."""
+def _fitting_engine(source: ModelSource, *, model_flag: str) -> tuple[str, str]:
+    """The engine that fits a model, and why."""
     from tuner.learn_to_ask.engines.vllm import installed
 
-    if base_url:
-        return "openai", f"--{prefix}base_url names a server"
-    if not model_path:
-        raise UserError(f"{model_flag} or --{prefix}base_url: name a model, or choose another --{prefix}engine")
-    if model_path.startswith("tinker://"):
-        return "tinker", f"{model_flag} is a tinker:// path"
+    if source.tinker:
+        how = "is a tinker:// path" if source.model == source.given else "leads to weights on a Tinker service"
+        return "tinker", f"{model_flag} {how}"
     if installed():
         return "vllm", "it is installed"
     return "transformers", "vLLM is not installed"

@@ -1,5 +1,6 @@
 """The `transformers` engine: any local or hub model, on a GPU or the CPU, in batches."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -8,34 +9,39 @@ from typing import Any
 from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.model_source import Adapter
 
 # Prompts are sorted by length within this many batches, so that a batch holds little padding.
 _SORTED_BATCHES = 8
+_REASON_LENGTH = 300
 
 
 class TransformersEngine:
     """Answers conversations with `transformers.generate`."""
 
-    def __init__(self, model_path: str, *, batch_size: int, seed: int) -> None:
+    def __init__(self, model_path: str, *, batch_size: int, seed: int, adapter: Adapter | None = None) -> None:
         """Loads the model, to the GPU when there is one.
 
         Args:
             model_path: A local folder or a hub id.
             batch_size: Conversations answered at a time; each takes memory for `Sampling.n` answers.
             seed: Makes the answers reproducible on the same machine.
+            adapter: A LoRA adapter to merge into the model.
 
         Raises:
-            UserError: When there is no such model.
+            UserError: When there is no such model, or the adapter does not fit it.
         """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         require_model(model_path)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, padding_side="left")
+            tokenizer_path = adapter.folder if adapter and adapter.tokenizer else model_path
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path, padding_side="left")
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
             dtype = "auto" if self._device == "cuda" else torch.float32
-            self._model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(self._device).eval()
+            model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype)
+            self._model = (_merged(model, adapter) if adapter else model).to(self._device).eval()
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"model {model_path}: cannot be loaded: {reason}") from error
@@ -100,6 +106,24 @@ class TransformersEngine:
         for index, (key, ids) in enumerate(prompts):
             own = slice(index * sampling.n, (index + 1) * sampling.n)
             yield Reply(key, texts[own], prompt_tokens=len(ids), completion_tokens=sum(lengths[own]))
+
+
+def _merged(model: Any, adapter: Adapter) -> Any:
+    """The model with the adapter's changes added to its weights.
+
+    Raises:
+        UserError: When the adapter does not fit the model.
+    """
+    from peft import PeftModel
+
+    try:
+        # peft only warns of weights that the adapter's file lacks, and leaves them at random.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
+    except (RuntimeError, KeyError, UserWarning) as error:
+        reason = str(error).strip().splitlines()[0][:_REASON_LENGTH]
+        raise UserError(f"adapter {adapter.folder}: does not fit its base model: {reason}") from error
 
 
 def require_model(model_path: str) -> None:

@@ -7,17 +7,20 @@ import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.engines.transformers import require_model
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.model_source import Adapter
 
 # Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
 # the batch stays empty while the next prompts are tokenized.
 _QUEUE_FACTOR = 2
 _WATCH_SECONDS = 1.0
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 # Reads until the pipe from this process breaks, then kills the processes it was told of.
 _GUARD = """
@@ -48,6 +51,7 @@ class VLLMEngine:
         gpu_memory_utilization: float = 0.9,
         dtype: str = "auto",
         enforce_eager: bool = False,
+        adapter: Adapter | None = None,
     ) -> None:
         """Loads the model onto the GPUs, or the CPU with a build of vLLM for it.
 
@@ -60,6 +64,7 @@ class VLLMEngine:
             gpu_memory_utilization: Share of each GPU's memory for weights and cache.
             dtype: Number format of weights and activations; `auto` takes the model's own.
             enforce_eager: Starts quicker and runs slower, without compilation and CUDA graphs.
+            adapter: A LoRA adapter that every request is answered with.
 
         Raises:
             UserError: When there is no such model or vLLM cannot run it with these settings.
@@ -81,7 +86,9 @@ class VLLMEngine:
                 enforce_eager=enforce_eager,
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
+                **(_lora_settings(adapter) if adapter else {}),
             )
+            self._lora = _load_adapter(self._llm, adapter) if adapter else None
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"model {model_path}: vLLM cannot run it: {_first_reason(error)}. If the messages above speak of "
@@ -179,7 +186,8 @@ class VLLMEngine:
         """Hands a prompt to vLLM and returns the id that its output will carry."""
         request_id = str(next(self._request_ids))
         # The form of a prompt that is tokenized already, as vllm.inputs makes it under a name that changed over time.
-        self._llm.llm_engine.add_request(request_id, {"type": "token", "prompt_token_ids": ids}, parameters)
+        prompt = {"type": "token", "prompt_token_ids": ids}
+        self._llm.llm_engine.add_request(request_id, prompt, parameters, lora_request=self._lora)
         return request_id
 
     def _abort(self, request_ids: list[str]) -> None:
@@ -192,6 +200,36 @@ def installed() -> bool:
     """Whether vLLM can be imported; a mere folder of that name does not count."""
     spec = find_spec("vllm")
     return spec is not None and spec.origin is not None
+
+
+def _lora_settings(adapter: Adapter) -> dict[str, Any]:
+    """What `vllm.LLM` has to know of an adapter: it only reserves room for certain ranks."""
+    rank = next((rank for rank in _LORA_RANKS if rank >= adapter.rank), None)
+    if rank is None:
+        raise UserError(
+            f"adapter {adapter.folder}: vLLM knows no rank above {_LORA_RANKS[-1]}, this one has {adapter.rank}; "
+            "choose the transformers engine"
+        )
+    tokenizer = {"tokenizer": adapter.folder} if adapter.tokenizer else {}
+    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, **tokenizer}
+
+
+def _load_adapter(llm: Any, adapter: Adapter) -> Any:
+    """Loads the adapter, and so finds out here whether it fits; gives what requests carry.
+
+    Raises:
+        UserError: When vLLM cannot use it.
+    """
+    from vllm.lora.request import LoRARequest
+
+    request = LoRARequest(Path(adapter.folder).name, 1, str(Path(adapter.folder).absolute()))
+    try:
+        llm.llm_engine.add_lora(request)
+    except Exception as error:  # from vLLM's engine process every error comes as a plain one
+        raise UserError(
+            f"adapter {adapter.folder}: vLLM cannot use it: {_first_reason(error)}; the transformers engine can do more"
+        ) from error
+    return request
 
 
 def fitting_gpus(gpus: int, *, heads: int, kv_heads: int) -> int:
