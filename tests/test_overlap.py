@@ -179,6 +179,7 @@ def test_when_one_side_cannot_go_on_the_other_stops_and_the_error_is_told_once(t
     assert len(read(tmp_path / "eval.jsonl")) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rollouts_go_on", [True, False])
 def test_ctrl_c_ends_both_though_no_endpoint_answers(tmp_path, rollouts_go_on):
     write(tmp_path, 4)
