@@ -408,15 +408,13 @@ def test_the_curves_of_both_parts_can_be_drawn(training, tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_script_3_evaluates_the_trained_weights(training, service, tasks, tmp_path):
-    sampler = (training.job / "global_step_4" / "remote_sampler_path.txt").read_text()
+def test_script_3_evaluates_what_the_runs_folder_holds(training, service, tasks, tmp_path):
     lines = (tasks / "test.jsonl").read_text().splitlines(keepends=True)[:6]
     (tmp_path / "few.jsonl").write_text("".join(lines))
     run(
         [
             RECIPE / "data_prepare" / "3_rollout_then_evaluate.py",
-            "--eval_engine=tinker",
-            f"--eval_model_path={sampler}",
+            f"--eval_model_path={training.job}",
             "--grader_engine=offline",
             f"--test_file_path={tmp_path / 'few.jsonl'}",
             f"--rollout_file_path={tmp_path / 'rollouts.jsonl'}",
@@ -428,6 +426,7 @@ def test_script_3_evaluates_the_trained_weights(training, service, tasks, tmp_pa
     records = [json.loads(line) for line in (tmp_path / "eval.jsonl").read_text().splitlines()]
     assert [record["cid"] for record in records] == [json.loads(line)["cid"] for line in lines]
     assert all(len(record["rollouts"]) == len(record["grades"]) == 3 for record in records)
+    assert all(f"{training.job}, step 4" in record["policy"] for record in records)
 
 
 def test_segmenting_is_what_training_saw(tasks):

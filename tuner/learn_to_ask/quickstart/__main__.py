@@ -230,7 +230,7 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
                 log="train.log",
             )
         with stages.stage("evaluation of the tuned policy: script 3 on the test split (about 30 s)"):
-            tuned_evaluation = evaluate("tuned", _sampler_path(folder / "checkpoints" / "Learn2Ask" / "quickstart"))
+            tuned_evaluation = evaluate("tuned", str(folder / "checkpoints" / "Learn2Ask" / "quickstart"))
 
     with stages.stage("report: base against tuned"):
         plot_reward_curve(curve.rewards, folder / "reward_curve.png")
@@ -247,12 +247,6 @@ def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, fol
     """Writes the report into the folder and returns its table of metrics."""
     report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
     return metrics_section(report)
-
-
-def _sampler_path(job_folder: Path) -> str:
-    """The `tinker://` path of the newest sampler weights of a run."""
-    step = (job_folder / "latest_state_dict_iteration.txt").read_text().strip()
-    return (job_folder / f"global_step_{step}" / "remote_sampler_path.txt").read_text().strip()
 
 
 def _end_like_ctrl_c(number: int, frame: FrameType | None) -> None:
