@@ -12,6 +12,7 @@ from fault_server import Fault, FaultServer, http_error
 from tuner.learn_to_ask import preflight as checks
 from tuner.learn_to_ask.config_file import RunConfig
 from tuner.learn_to_ask.main import TrainingSettings
+from tuner.learn_to_ask.model_files import missing_model_files
 from tuner.learn_to_ask.preflight import (
     Finding,
     ModelPlace,
@@ -29,7 +30,6 @@ from tuner.learn_to_ask.preflight import (
     gpu_allocation,
     gpu_finding,
     locate_model,
-    missing_model_files,
     offered_models,
     preflight,
     print_findings,

@@ -64,6 +64,22 @@ def test_the_explorer_goes_back_to_the_task_after_the_last_checkpoint(job):
     assert state == {"latest_iteration": 6, "taskset_states": [{"current_index": 24}]}
 
 
+def test_engines_that_read_weights_from_checkpoints_go_back_too(job):
+    # Given: a run on GPUs, whose checkpoints hold the weights themselves.
+    for step in (3, 6):
+        (job / f"global_step_{step}" / "remote_checkpoint_path.txt").unlink()
+
+    rewind(job, batch_size=4)
+
+    assert (job / "latest_state_dict_iteration.txt").read_text() == "6"
+
+
+def test_on_tinker_the_weights_stay_until_the_service_has_made_them_fit_for_sampling(job):
+    rewind(job, batch_size=4)
+
+    assert (job / "latest_state_dict_iteration.txt").read_text() == "8"
+
+
 def test_without_a_checkpoint_everything_starts_again(job):
     (job / "latest_checkpointed_iteration.txt").unlink()
 

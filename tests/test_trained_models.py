@@ -18,8 +18,8 @@ from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.react import ReactEngine
 from tuner.learn_to_ask.engines.transformers import TransformersEngine
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.model_files import missing_model_files
 from tuner.learn_to_ask.model_source import CONVERTED, find_model
-from tuner.learn_to_ask.preflight import missing_model_files
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.records import Task

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.model_files import missing_model_files
 from tuner.learn_to_ask.model_source import ModelSource
-from tuner.learn_to_ask.preflight import missing_model_files
 
 _ERROR_LINES = 3  # of the converter's last words that an error repeats
 

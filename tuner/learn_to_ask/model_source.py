@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.preflight import missing_model_files
+from tuner.learn_to_ask.model_files import missing_model_files
 
 TINKER = "tinker://"
 CONVERTED = "huggingface_converted"  # beside the shards; made by `checkpoint_conversion`

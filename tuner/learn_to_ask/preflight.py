@@ -22,6 +22,7 @@ from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
+from tuner.learn_to_ask.model_files import missing_model_files, missing_names, parameter_count
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
 from tuner.learn_to_ask.records import Task
 from tuner.learn_to_ask.resume import check_same_run, identity, last_checkpoint
@@ -404,69 +405,11 @@ def locate_model(model_path: str, *, weights: bool = True) -> ModelPlace:
     if folder.is_dir():
         missing = missing_model_files(folder, weights=weights)
         problem = f"incomplete, it lacks {_list(missing)}; copy the whole model" if missing else ""
-        return ModelPlace("local folder", problem, _parameters(folder) if weights else None)
+        return ModelPlace("local folder", problem, parameter_count(folder) if weights else None)
     cached = _cached_snapshot(model_path)
     if cached and not missing_model_files(cached, weights=weights):
-        return ModelPlace("in the hub's cache", "", _parameters(cached) if weights else None)
+        return ModelPlace("in the hub's cache", "", parameter_count(cached) if weights else None)
     return _on_the_hub(model_path, weights=weights)
-
-
-def missing_model_files(folder: Path, *, weights: bool = True) -> list[str]:
-    """Names what a model folder lacks: config, tokenizer, weights with every shard of their index."""
-    names = {file.name for file in folder.iterdir()}
-    missing = _missing_names(names, weights=weights)
-    if not weights:
-        return missing
-    for index in sorted(folder.glob("*.index.json")):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            missing.append(f"a readable {index.name}")
-            continue
-        missing += sorted(shards - names)
-    pointers = [file.name for file in _weight_files(folder) if _is_pointer(file)]
-    return missing + [f"the content of {name} (empty or a git-lfs pointer)" for name in pointers]
-
-
-def _missing_names(names: set[str], *, weights: bool) -> list[str]:
-    """What a list of file names lacks to be a model."""
-    tokenizer = names & {"tokenizer.json", "tokenizer.model"} or {"vocab.json", "merges.txt"} <= names
-    weighty = any(name.endswith(".safetensors") or _is_bin(name) for name in names)
-    return [
-        *([] if "config.json" in names else ["config.json"]),
-        *([] if tokenizer else ["the tokenizer files"]),
-        *([] if weighty or not weights else ["weights (*.safetensors or *.bin)"]),
-    ]
-
-
-def _is_bin(name: str) -> bool:
-    """Whether a file holds weights in PyTorch's own format; optimizer states and arguments do too."""
-    return name.startswith("pytorch_model") and name.endswith(".bin")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The weights, in safetensors where there are both formats."""
-    files = sorted(folder.glob("*.safetensors"))
-    return files or [file for file in sorted(folder.glob("*.bin")) if _is_bin(file.name)]
-
-
-def _is_pointer(file: Path) -> bool:
-    """Whether a file was cloned without its content."""
-    if file.stat().st_size > 1024:
-        return False
-    content = file.read_bytes()
-    return not content or content.startswith(b"version https://git-lfs")
-
-
-def _parameters(folder: Path) -> int | None:
-    """Parameters, from the size of the weights and the type that config.json names."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    dtype = (config.get("torch_dtype") or config.get("dtype")) if isinstance(config, dict) else None
-    size = sum(file.stat().st_size for file in _weight_files(folder))
-    return size // (4 if dtype == "float32" else 2) or None
 
 
 def _list(names: list[str]) -> str:
@@ -497,7 +440,7 @@ def _on_the_hub(model_path: str, *, weights: bool) -> ModelPlace:
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = f"{type(error).__name__}: {_one_line(error)}"
         return ModelPlace("", f"not cached and not to be had from {constants.ENDPOINT}: {reason}")
-    missing = _missing_names({file.rfilename for file in info.siblings or []}, weights=weights)
+    missing = missing_names({file.rfilename for file in info.siblings or []}, weights=weights)
     problem = f"no model that can be trained: the hub's copy lacks {_list(missing)}" if missing else ""
     return ModelPlace(
         "on the hub, downloaded at the start", problem, info.safetensors.total if info.safetensors else None

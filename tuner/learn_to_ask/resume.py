@@ -132,6 +132,9 @@ def rewind(job_folder: Path, *, batch_size: int, explorer: str = "explorer") -> 
             file.unlink(missing_ok=True)
         return 0
     _write(latest, str(step))
+    on_tinker = (job_folder / f"global_step_{step}" / "remote_checkpoint_path.txt").exists()
+    if weights.exists() and not on_tinker:  # there, `save_sampler_weights` does it
+        _write(weights, str(step))
     state = {"latest_iteration": step, "taskset_states": [{"current_index": step * batch_size}]}
     _write(place, json.dumps(state, indent=2))
     return step
