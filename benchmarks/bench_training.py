@@ -1,8 +1,9 @@
 """Steps a minute and memory of GRPO training with the published runner settings and with this recipe's.
 
-Both run the real main.py on the same data and base policy, each with a fresh local engine: one rollout engine, a
-step of 8 tasks x 8 rollouts. The published settings have 32 sequential runners for the 16 tasks of a step that each
-of its engines gets, two for a task; scaled to 8 tasks that makes 16.
+All run the real main.py on the same data and base policy: a step of 8 tasks x 8 rollouts, and a fresh local engine
+set up as the quickstart's, which samples 16 rollouts at a time. The published settings have 32 sequential runners for
+each of 4 engines. Scaled to a machine they are 4 on 2 cores, two a core as 128 are on 64; scaled to the tasks of a
+step, two for each as 32 are for 16, they are 16.
 
 Example:
   make env env-engine
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl  # noqa: E402
+from tuner.learn_to_ask.quickstart.__main__ import ENGINE_FLAGS  # noqa: E402
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy  # noqa: E402
 from tuner.learn_to_ask.quickstart.processes import (  # noqa: E402
     child_process,
@@ -41,7 +43,7 @@ from tuner.learn_to_ask.quickstart.processes import (  # noqa: E402
 from tuner.learn_to_ask.records import Task  # noqa: E402
 
 RECIPE = ROOT / "tuner" / "learn_to_ask"
-WARM_UP = 2  # steps in which the engine still compiles
+WARM_UP = 3  # steps in which the engine still compiles
 TASKS, GROUP = 8, 8
 
 _FINISHED = re.compile(r"(\d\d-\d\d \d\d:\d\d:\d\d) \[.*Training at step (\d+) finished")
@@ -147,9 +149,7 @@ def train(setting: Setting, folder: Path, engine_python: Path, steps: int) -> Me
         f"--port={port}",
         f"--database-url=sqlite:///{place / 'engine.db'}",
         f"--checkpoints-base={place / 'engine'}",
-        "--session-cleanup-interval-sec=-1",
-        '--backend-config={"max_lora_adapters": 2, "max_lora_rank": 16, "train_micro_batch_size": 16, '
-        '"sample_max_num_sequences": 64}',
+        *ENGINE_FLAGS,
     ]
     command = [
         sys.executable,
@@ -161,7 +161,7 @@ def train(setting: Setting, folder: Path, engine_python: Path, steps: int) -> Me
         f"--total_steps={steps}",
         f"--batch_size={TASKS}",
         f"--group_size={GROUP}",
-        "--learning_rate=1e-3",
+        "--learning_rate=1e-9",  # the policy stays as it is, so that every setting has the same work
         "--max_model_len=512",
         "--max_tokens=48",
         "--inference_engine_num=1",
@@ -187,14 +187,15 @@ def durations(log: str) -> list[float]:
 
 
 def main() -> None:
-    """Measures both settings and prints them side by side."""
+    """Measures every setting and prints them side by side; speed-ups are over the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8, help="of each run, the first two uncounted")
-    parser.add_argument("--runners", type=int, nargs="+", default=[2, 4, 8], help="asynchronous runners to try")
+    parser.add_argument("--steps", type=int, default=8, help="of each run, the first three uncounted")
+    parser.add_argument("--sequential", type=int, nargs="*", default=[4, 16], help="numbers of runners to try")
+    parser.add_argument("--asynchronous", type=int, nargs="*", default=[2, 4], help="numbers of runners to try")
     parser.add_argument("--engine_python", type=Path, default=ROOT / ".venv-engine" / "bin" / "python")
     arguments = parser.parse_args()
-    settings = [Setting("sequential-16", "sequential", 2 * TASKS)]
-    settings += [Setting(f"asynchronous-{count}", "asynchronous", count) for count in arguments.runners]
+    settings = [Setting(f"sequential-{count}", "sequential", count) for count in arguments.sequential]
+    settings += [Setting(f"asynchronous-{count}", "asynchronous", count) for count in arguments.asynchronous]
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {TASKS} x {GROUP} rollouts"
     )
