@@ -30,7 +30,7 @@ from tuner.learn_to_ask.quickstart.processes import (
 )
 from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 from tuner.learn_to_ask.records import Task
-from tuner.learn_to_ask.report.markdown import metrics_section
+from tuner.learn_to_ask.report.tables import metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
 
 RECIPE = Path(__file__).resolve().parents[1]
@@ -246,7 +246,7 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
 def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, folder: Path) -> str:
     """Writes the report into the folder and returns its table of metrics."""
     report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
-    return metrics_section(report)
+    return metrics_text(report)
 
 
 def _end_like_ctrl_c(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, print_summary, run
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.report.tables import interval
+from tuner.learn_to_ask.report.tables import interval, metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
 
 
@@ -45,6 +45,7 @@ def main() -> int:
         overwrite=arguments.overwrite,
     )
 
+    print(f"{metrics_text(report)}\n")
     rows: list[tuple[str, object]] = []
     for one in report.evaluations:
         rows.append((one.name, f"{one.samples:,} samples, total reward {interval(one.metrics['total_reward'])}"))

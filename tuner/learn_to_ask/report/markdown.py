@@ -3,7 +3,7 @@
 import re
 
 from tuner.learn_to_ask.report.analysis import Report
-from tuner.learn_to_ask.report.tables import Table, metrics_table, tables
+from tuner.learn_to_ask.report.tables import Table, tables
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")
 
@@ -16,11 +16,6 @@ def to_markdown(report: Report) -> str:
         parts.append("\n".join(f"- **Note.** {escape(note)}" for note in report.notes))
     parts += [_section(table) for table in tables(report)]
     return "\n\n".join(parts) + "\n"
-
-
-def metrics_section(report: Report) -> str:
-    """The table of metrics alone, for the terminal."""
-    return _section(metrics_table(report))
 
 
 def escape(text: str) -> str:

@@ -105,6 +105,21 @@ def metrics_table(report: Report) -> Table:
     return Table("metrics", "Metrics", notes, header, rows)
 
 
+def metrics_text(report: Report) -> str:
+    """The table of metrics for the terminal: columns in line, without the published figures."""
+    table = metrics_table(report)
+    shown = len(table.header) - len(report.published)
+    rows = [row[:shown] for row in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < table.texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
 def _overlap(report: Report) -> Table:
     """What the comparisons rest on."""
     rows = [
