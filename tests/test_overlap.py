@@ -56,9 +56,21 @@ def run(folder, *servers_and_flags):
     )
 
 
+# A shell that starts things in the background has them ignore SIGINT.
+INTERRUPTIBLE = (
+    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
 def start(folder, *servers_and_flags):
+    python, *arguments = command(folder, *servers_and_flags)
     return subprocess.Popen(
-        command(folder, *servers_and_flags), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [python, "-c", INTERRUPTIBLE, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
