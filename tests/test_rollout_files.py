@@ -103,7 +103,7 @@ def test_as_many_missing_rollouts_as_may_fail_are_no_reason_to_stop(resume):
     ("changes", "flags", "named"),
     [
         ({"rollouts": ["Fever?"]}, (), "eval.jsonl:2: cid '1_0' has other rollouts in rollouts.jsonl"),
-        ({"grades": []}, (), "eval.jsonl:2: 0 grades for 1 rollouts"),
+        ({"grades": []}, (), "eval.jsonl:2: the line: 1 rollouts but 0 grades"),
         ({"info_truth": ""}, (), "eval.jsonl:2: info_truth of cid '1_0' is not that of test.jsonl:2"),
         ({}, ("--grade_repeat=2",), "eval.jsonl:1: was graded 1 times, --grade_repeat asks for 2"),
         (

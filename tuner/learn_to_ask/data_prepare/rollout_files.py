@@ -130,8 +130,6 @@ def check_evaluation(test_file: Path, rollout_file: Path, eval_file: Path, *, gr
             raise UserError(
                 f"{place}: cid {record.cid!r} has other rollouts in {rollout_file}; --overwrite grades again"
             )
-        if len(record.grades) != len(record.rollouts):
-            raise UserError(f"{place}: {len(record.grades)} grades for {len(record.rollouts)} rollouts")
         graded = 1 + max((len(more) for more in record.regrades), default=0)
         if (grade_repeat > 1 and not record.regrades) or graded not in (1, grade_repeat):
             raise UserError(f"{place}: was graded {graded} times, --grade_repeat asks for {grade_repeat}")
