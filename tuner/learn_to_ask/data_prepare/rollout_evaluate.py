@@ -17,7 +17,7 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
-from tuner.learn_to_ask.metrics import METRICS, ScoredRollout, compute_metrics, scored_rollouts
+from tuner.learn_to_ask.metrics import METRICS, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med, rollout_messages, rollout_prompt
 from tuner.learn_to_ask.records import Grade, GradedTask, Message, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.responses import strip_reasoning
@@ -355,19 +355,10 @@ def _regrade(scores: Scores | None) -> Regrade:
     return Regrade(**asdict(scores)) if scores else Regrade(format_score=None, content_score=None)
 
 
-def read_evaluation(eval_file: Path) -> list[ScoredRollout]:
-    """All (sample, rollout) pairs of an evaluation file that have finite scores.
-
-    Raises:
-        UserError: For a line that is no evaluation record.
-    """
-    records = read_jsonl(eval_file, GradedTask, unique_key="cid", report=ReadReport(), strict=True)
-    return [rollout for record in records for rollout in scored_rollouts(record)]
-
-
 def print_metrics(eval_file: Path) -> None:
     """Prints the metrics of an evaluation file as the published table lists them."""
-    metrics = compute_metrics(read_evaluation(eval_file))
+    records = read_jsonl(eval_file, GradedTask, unique_key="cid", report=ReadReport(), strict=True)
+    metrics = compute_metrics(rollout for record in records for rollout in scored_rollouts(record))
     width = max(len(metric.title) for metric in METRICS.values())
     for key, metric in METRICS.items():
         value = metrics[key]
