@@ -20,47 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
-from bench_openai import REPEAT, Run, Server, tasks  # noqa: E402
+from bench_openai import REPEAT, Run, Server, make_engine, step_3_parts, tasks  # noqa: E402
 
 from tuner.learn_to_ask.data_prepare.overlap import run_both  # noqa: E402
-from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_SAMPLING, evaluate, roll_out  # noqa: E402
-from tuner.learn_to_ask.engines.base import Sampling  # noqa: E402
-from tuner.learn_to_ask.engines.openai_api import OpenAIEngine  # noqa: E402
-
-SAMPLING = Sampling(temperature=ROLLOUT_SAMPLING.temperature, top_p=ROLLOUT_SAMPLING.top_p, max_tokens=512, n=REPEAT)
-
-
-def both_steps(
-    source: Path, folder: Path, policy: Server, grader: Server, *, concurrency: tuple[int, int]
-) -> tuple[Callable[..., int], Callable[..., int]]:
-    """Rollouts and grading, ready to run one after the other or together."""
-    roll = partial(
-        roll_out,
-        test_file=source,
-        rollout_file=folder / "rollouts.jsonl",
-        make_engine=lambda: OpenAIEngine(base_url=policy.base_url, model="policy", concurrency=concurrency[0]),
-        prices=None,
-        sampling=SAMPLING,
-        train_mode="Ra+Rs",
-        max_retries=2,
-        max_failures=0.0,
-        strict=True,
-        resume=False,
-        overwrite=True,
-    )
-    grade = partial(
-        evaluate,
-        test_file=source,
-        rollout_file=folder / "rollouts.jsonl",
-        eval_file=folder / "eval.jsonl",
-        make_engine=lambda: OpenAIEngine(base_url=grader.base_url, model="grader", concurrency=concurrency[1]),
-        prices=None,
-        max_retries=2,
-        max_failures=0.0,
-        resume=False,
-        overwrite=True,
-    )
-    return roll, grade
 
 
 def main() -> None:
@@ -94,7 +56,12 @@ def main() -> None:
             file.writelines(task.model_dump_json() + "\n" for task in tasks(arguments.tasks))
         for pair in arguments.concurrency:
             places = tuple(map(int, pair.split(":")))
-            roll, grade = both_steps(source, folder, policy, grader, concurrency=places)
+            roll, grade = step_3_parts(
+                source,
+                folder,
+                make_policy=partial(make_engine, policy, places[0]),
+                make_grader=partial(make_engine, grader, places[1]),
+            )
 
             def one_after_the_other(roll: Callable[..., int] = roll, grade: Callable[..., int] = grade) -> int:
                 return roll() or grade()

@@ -23,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,37 +136,25 @@ def step_3(server: Server, folder: Path, *, requests: int, concurrency: int) -> 
     source = folder / "tasks.jsonl"
     with source.open("w") as file:
         file.writelines(task.model_dump_json() + "\n" for task in tasks(requests // (1 + REPEAT)))
+    engine = partial(make_engine, server, concurrency)
+    roll, grade = step_3_parts(source, folder, make_policy=engine, make_grader=engine)
+    return server.measure(lambda: roll() or grade())
+
+
+def step_3_parts(
+    source: Path, folder: Path, *, make_policy: Callable[[], OpenAIEngine], make_grader: Callable[[], OpenAIEngine]
+) -> tuple[Callable[..., int], Callable[..., int]]:
+    """Rollouts and grading, ready to run one after the other or together."""
     sampling = Sampling(
         temperature=ROLLOUT_SAMPLING.temperature, top_p=ROLLOUT_SAMPLING.top_p, max_tokens=512, n=REPEAT
     )
-
-    def both() -> int:
-        code = roll_out(
-            test_file=source,
-            rollout_file=folder / "rollouts.jsonl",
-            make_engine=lambda: make_engine(server, concurrency),
-            prices=None,
-            sampling=sampling,
-            train_mode="Ra+Rs",
-            max_retries=2,
-            max_failures=0.0,
-            strict=True,
-            resume=False,
-            overwrite=True,
-        )
-        return code or evaluate(
-            test_file=source,
-            rollout_file=folder / "rollouts.jsonl",
-            eval_file=folder / "eval.jsonl",
-            make_engine=lambda: make_engine(server, concurrency),
-            prices=None,
-            max_retries=2,
-            max_failures=0.0,
-            resume=False,
-            overwrite=True,
-        )
-
-    return server.measure(both)
+    shared = {"prices": None, "max_retries": 2, "max_failures": 0.0, "resume": False, "overwrite": True}
+    files = {"test_file": source, "rollout_file": folder / "rollouts.jsonl"}
+    roll = partial(
+        roll_out, **files, make_engine=make_policy, sampling=sampling, train_mode="Ra+Rs", strict=True, **shared
+    )
+    grade = partial(evaluate, **files, eval_file=folder / "eval.jsonl", make_engine=make_grader, **shared)
+    return roll, grade
 
 
 def make_engine(server: Server, concurrency: int) -> OpenAIEngine:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl  # noqa: E402
-from tuner.learn_to_ask.quickstart.__main__ import ENGINE_FLAGS  # noqa: E402
+from tuner.learn_to_ask.quickstart.__main__ import engine_command  # noqa: E402
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy  # noqa: E402
 from tuner.learn_to_ask.quickstart.processes import (  # noqa: E402
     child_process,
@@ -142,15 +142,7 @@ def train(setting: Setting, folder: Path, engine_python: Path, steps: int) -> Me
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    engine = [
-        str(engine_python),
-        str(RECIPE / "quickstart" / "engine_server.py"),
-        f"--base-model={base}",
-        f"--port={port}",
-        f"--database-url=sqlite:///{place / 'engine.db'}",
-        f"--checkpoints-base={place / 'engine'}",
-        *ENGINE_FLAGS,
-    ]
+    engine = engine_command(engine_python, base, port=port, folder=place)
     command = [
         sys.executable,
         str(RECIPE / "main.py"),

@@ -20,6 +20,7 @@ from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import rollout_messages
+from tuner.learn_to_ask.quickstart.__main__ import engine_command
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.quickstart.processes import child_process, free_port, wait_for_server
 from tuner.learn_to_ask.records import Task
@@ -74,16 +75,11 @@ def service(base_policy, tmp_path_factory):
     """The environment of a client of the real engine."""
     folder = tmp_path_factory.mktemp("engine")
     port = free_port()
-    command = [
-        str(ENGINE_PYTHON),
-        str(RECIPE / "quickstart" / "engine_server.py"),
-        f"--base-model={base_policy}",
-        f"--port={port}",
-        f"--database-url=sqlite:///{folder / 'engine.db'}",
-        f"--checkpoints-base={folder / 'checkpoints'}",
+    flags = (
         "--session-cleanup-interval-sec=-1",
         '--backend-config={"max_lora_adapters": 8, "max_lora_rank": 16, "sample_max_num_sequences": 16}',
-    ]
+    )
+    command = engine_command(ENGINE_PYTHON, base_policy, port=port, folder=folder, flags=flags)
     with child_process(command, log=folder / "log", env=dict(os.environ)) as process:
         url = f"http://127.0.0.1:{port}"
         wait_for_server(process, f"{url}/api/v1/get_server_capabilities", log=folder / "log", timeout=180)

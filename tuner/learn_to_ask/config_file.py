@@ -156,7 +156,7 @@ def _merge_problems(schema: type, config: dict[Any, Any], prefix: str = "") -> I
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
     base = OmegaConf.structured(schema)
-    for parts, value in _leaves(config):
+    for parts, value in leaves(config):
         nested = value
         for part in reversed(parts):
             nested = {part: nested}
@@ -177,11 +177,11 @@ def _merge_problems(schema: type, config: dict[Any, Any], prefix: str = "") -> I
                 yield f"{prefix}{key}: {str(error).splitlines()[0]}"
 
 
-def _leaves(config: dict[Any, Any], parents: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def leaves(config: dict[Any, Any], parents: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Path and value of everything that is no mapping itself; an empty mapping counts as a value."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, (*parents, key))
+            yield from leaves(value, (*parents, key))
         else:
             yield (*parents, key), value
 

@@ -55,6 +55,14 @@ def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> in
     return count
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file so that a kill leaves the old one or the new one; its folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 @dataclass
 class ReadReport:
     """What became of the lines of a file.

@@ -1,12 +1,14 @@
 """Lets a killed run go on from its last checkpoint, and keeps it from going on with other settings."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.learn_to_ask.config_file import leaves
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import file_digest
+from tuner.learn_to_ask.jsonl import write_text
 
 if TYPE_CHECKING:
     from tuner.learn_to_ask.config_file import RunConfig
@@ -38,25 +40,15 @@ def identity(settings: "TrainingSettings", config: "RunConfig", tasks_file: Path
         config: What config.yaml says.
         tasks_file: The train split; its content counts, not its place.
     """
-    import dataclasses
-
     flags = {f"--{key}": str(value) for key, value in dataclasses.asdict(settings).items() if key not in _FREE}
     flags["--learning_rate"] = f"{settings.resolved_learning_rate(tinker=config.tinker):g}"
     flags["--data"] = f"content {file_digest(tasks_file)}"
     for section in _LEARNED:
-        for key, value in _leaves(config.raw.get(section) or {}, section):
-            if key not in ("model.tinker.base_url", "model.tinker.seed"):
+        for parts, value in leaves(config.raw.get(section) or {}, (section,)):
+            key = ".".join(map(str, parts))
+            if value != {} and key not in ("model.tinker.base_url", "model.tinker.seed"):
                 flags[key] = str(value)
     return flags
-
-
-def _leaves(value: Mapping[str, Any], path: str) -> list[tuple[str, Any]]:
-    """Every dotted key with its value."""
-    leaves = []
-    for key, inner in value.items():
-        name = f"{path}.{key}"
-        leaves += _leaves(inner, name) if isinstance(inner, Mapping) else [(name, inner)]
-    return leaves
 
 
 def check_same_run(job_folder: Path, now: Identity) -> None:
@@ -83,7 +75,7 @@ def check_same_run(job_folder: Path, now: Identity) -> None:
 
 def record(job_folder: Path, now: Identity) -> None:
     """Keeps what a run learns from, for `check_same_run`."""
-    _write(job_folder / "settings.json", json.dumps(now, indent=2, ensure_ascii=False))
+    write_text(job_folder / "settings.json", json.dumps(now, indent=2, ensure_ascii=False))
 
 
 def last_checkpoint(job_folder: Path) -> int:
@@ -131,12 +123,12 @@ def rewind(job_folder: Path, *, batch_size: int, explorer: str = "explorer") -> 
         for file in (latest, place, weights, job_folder / "trainer_meta.json"):
             file.unlink(missing_ok=True)
         return 0
-    _write(latest, str(step))
+    write_text(latest, str(step))
     on_tinker = (job_folder / f"global_step_{step}" / "remote_checkpoint_path.txt").exists()
     if weights.exists() and not on_tinker:  # there, `save_sampler_weights` does it
-        _write(weights, str(step))
+        write_text(weights, str(step))
     state = {"latest_iteration": step, "taskset_states": [{"current_index": step * batch_size}]}
-    _write(place, json.dumps(state, indent=2))
+    write_text(place, json.dumps(state, indent=2))
     return step
 
 
@@ -171,13 +163,5 @@ def save_sampler_weights(job_folder: Path, step: int, base_url: str | None) -> N
         raise UserError(f"{checkpoint}: the Tinker service cannot load {state}: {error}") from error
     finally:
         service.holder.close()
-    _write(sampler, path.path)
-    _write(latest, str(step))
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a small file so that a kill leaves the old or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_text(sampler, path.path)
+    write_text(latest, str(step))

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -199,18 +199,10 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
         build_base_policy(base, tasks, BasePolicyConfig(), seed=seed)
 
     engine_log = folder / "logs" / "engine.log"
-    engine_command = [
-        str(engine_python),
-        str(Path(__file__).with_name("engine_server.py")),
-        f"--base-model={base}",
-        f"--port={port}",
-        f"--database-url=sqlite:///{folder / 'engine' / 'engine.db'}",
-        f"--checkpoints-base={folder / 'engine' / 'checkpoints'}",
-        *ENGINE_FLAGS,
-    ]
+    command = engine_command(engine_python, base, port=port, folder=folder / "engine")
     engine_env = {key: value for key, value in env.items() if key != "PYTHONPATH"}
     (folder / "engine").mkdir(parents=True)
-    with child_process(engine_command, log=engine_log, env=engine_env) as engine:
+    with child_process(command, log=engine_log, env=engine_env) as engine:
         with stages.stage(f"engine: SkyRL's Tinker service on 127.0.0.1:{port} (about 20 s)"):
             url = f"http://127.0.0.1:{port}/api/v1/get_server_capabilities"
             wait_for_server(engine, url, log=engine_log, timeout=180)
@@ -241,6 +233,29 @@ def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python:
     print(f"reward curve  {folder / 'reward_curve.png'}")
     print(f"logs          {folder / 'logs'}")
     print(f"finished in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def engine_command(
+    engine_python: Path, base_policy: Path, *, port: int, folder: Path, flags: Sequence[str] = ENGINE_FLAGS
+) -> list[str]:
+    """What starts the local Tinker service.
+
+    Args:
+        engine_python: Interpreter with SkyRL.
+        base_policy: The one model it offers.
+        port: Of 127.0.0.1.
+        folder: An existing one, for its database and checkpoints.
+        flags: Of SkyRL.
+    """
+    return [
+        str(engine_python),
+        str(Path(__file__).with_name("engine_server.py")),
+        f"--base-model={base_policy}",
+        f"--port={port}",
+        f"--database-url=sqlite:///{folder / 'engine.db'}",
+        f"--checkpoints-base={folder / 'checkpoints'}",
+        *flags,
+    ]
 
 
 def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, folder: Path) -> str:

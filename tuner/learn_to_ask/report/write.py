@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuner.learn_to_ask.cli import check_output, progress
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.jsonl import write_text
 from tuner.learn_to_ask.report.analysis import Report, analyse
 from tuner.learn_to_ask.report.examples import choose_examples
 from tuner.learn_to_ask.report.markdown import to_markdown
@@ -54,7 +55,5 @@ def write_report(
         to_html(report, examples),
     )
     for output, text in zip(outputs, texts, strict=True):
-        partial = output.with_name(f"{output.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(output)
+        write_text(output, text)
     return report
