@@ -102,7 +102,7 @@ def test_the_effective_config_is_the_users_with_cluster_and_operator_filled_in(t
     )
     config = read_config(file)
 
-    write_effective_config(config, tmp_path / "effective.yaml", ray_address="local", rollouts=320)
+    write_effective_config(config, tmp_path / "effective.yaml", ray_address="local", rollouts=320, flash_attention=True)
 
     assert config.rollout_seconds == 7.0
     left_out = {"name": "tuner.learn_to_ask.failed_rollouts.LeaveOutFailedRollouts", "args": {"rollouts": 320}}
@@ -260,3 +260,54 @@ def test_trinity_itself_accepts_the_shipped_configs(path, monkeypatch):
 
     assert config.explorer.concurrent_mode == "asynchronous"
     assert config.explorer.max_timeout > 0
+
+
+# --- engines
+
+
+def test_what_tune_has_no_argument_for_is_handed_to_the_engines(tmp_path):
+    """Given dtype and enforce_eager in the file, when it is read, then they are kept for main.py and not for tune()."""
+    explorer = {"rollout_model": {"dtype": "float16"}, "auxiliary_models": [{"enforce_eager": True}]}
+    config = read_config(write(tmp_path / "config.yaml", {"explorer": explorer}))
+    effective = tmp_path / "effective.yaml"
+
+    write_effective_config(config, effective, ray_address="local", rollouts=1, flash_attention=True)
+
+    assert config.engines == ({"dtype": "float16"}, {"enforce_eager": True})
+    assert yaml.safe_load(effective.read_text())["explorer"] == {}
+
+
+@pytest.mark.parametrize(
+    ("explorer", "said"),
+    [
+        ({"rollout_model": {"engine_num": 2}}, "rollout_model.engine_num, .* --inference_engine_num"),
+        ({"auxiliary_models": [{"engine_num": 2}]}, "auxiliary_models.engine_num, .* --auxiliary_engine_num"),
+        ({"auxiliary_models": [{}, {}]}, "one entry for the one grader is expected, not 2"),
+        ({"rollout_model": {"dtyp": "float16"}}, "explorer.rollout_model.dtyp: unknown key, did you mean"),
+    ],
+)
+def test_an_engines_key_with_a_home_elsewhere_is_refused(explorer, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        read_config(write(tmp_path / "config.yaml", {"explorer": explorer}))
+
+
+def test_without_flash_attention_only_what_the_file_leaves_open_is_filled_in(tmp_path):
+    model = {"use_remove_padding": False, "override_config": {"attn_implementation": "eager"}}
+    given = {"trainer": {"trainer_config": {"actor_rollout_ref": {"model": model}}}}
+    for name, raw, attention in (("open", {"trainer": {"use_dynamic_bsz": True}}, "sdpa"), ("given", given, "eager")):
+        effective = tmp_path / f"{name}.effective.yaml"
+        config = read_config(write(tmp_path / f"{name}.yaml", raw))
+
+        write_effective_config(config, effective, ray_address="local", rollouts=1, flash_attention=False)
+
+        trainer = yaml.safe_load(effective.read_text())["trainer"]
+        found = trainer["trainer_config"]["actor_rollout_ref"]["model"]
+        assert found == {"use_remove_padding": False, "override_config": {"attn_implementation": attention}}
+        assert trainer.get("use_dynamic_bsz") == raw["trainer"].get("use_dynamic_bsz")
+
+
+def test_the_name_of_a_run_is_where_trinity_keeps_its_actors(tmp_path):
+    given = {"project": "P", "group": "g", "name": "n"}
+
+    assert read_config(write(tmp_path / "config.yaml", given)).namespace == "P/n"
+    assert read_config(write(tmp_path / "config.yaml", {**given, "ray_namespace": "own"})).namespace == "own"

@@ -10,20 +10,21 @@ import pytest
 from fault_server import Fault, FaultServer, http_error
 
 from tuner.learn_to_ask import preflight as checks
-from tuner.learn_to_ask.config_file import RunConfig
+from tuner.learn_to_ask.config_file import RunConfig, read_config
 from tuner.learn_to_ask.main import TrainingSettings
 from tuner.learn_to_ask.model_files import missing_model_files
 from tuner.learn_to_ask.preflight import (
     Finding,
     ModelPlace,
     RayCluster,
+    check_attention,
     check_disk,
     check_gpus,
     check_grader,
+    check_grader_fits,
     check_learning_rate,
     check_monitor,
     check_prompt_lengths,
-    check_ray,
     check_tinker,
     dataset_findings,
     exit_code,
@@ -33,7 +34,6 @@ from tuner.learn_to_ask.preflight import (
     offered_models,
     preflight,
     print_findings,
-    probe_ray,
     prompt_length_finding,
     scan_dataset,
     suggest_allocation,
@@ -62,7 +62,12 @@ def settings(**changes):
 
 def run_config(tmp_path, *, tinker=False, raw=None, ray_address="local"):
     return RunConfig(
-        raw=raw or {}, tinker=tinker, base_url=None, ray_address=ray_address, job_folder=tmp_path / "run" / "job"
+        raw=raw or {},
+        resolved=raw or {},
+        tinker=tinker,
+        base_url=None,
+        ray_address=ray_address,
+        job_folder=tmp_path / "run" / "job",
     )
 
 
@@ -325,13 +330,12 @@ def test_a_cluster_that_is_not_complete_yet_is_not_trained_on(tmp_path):
 
 
 def test_two_nodes_of_8_are_dealt_out_and_a_folder_that_both_see_is_asked_for(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "probe_ray", lambda _: RayCluster((8, 8), 64, 1))
-    monkeypatch.setattr(checks.check_ray, "__defaults__", (checks.probe_ray,))
+    monkeypatch.setattr(checks.check_ray, "__defaults__", (lambda _: RayCluster((8, 8), 64, 1),))
     two_nodes = settings(**suggest_allocation(16), data=tmp_path, batch_size=64)
 
-    found = {finding.check: finding for finding in preflight(two_nodes, run_config(tmp_path, ray_address="auto"))}
+    found = {finding.check: finding for finding in preflight(two_nodes, run_config(tmp_path, ray_address="head:1"))}
 
-    assert found["ray"].verdict.startswith("running: 2 nodes, 64 CPUs, 16 GPUs")
+    assert found["ray"].verdict.startswith("head:1: 2 nodes, 64 CPUs, 16 GPUs")
     assert found["gpus"].level == "ok"
     assert [line.split()[:2] for line in found["gpus"].details.splitlines()] == [
         ["policy", "8"],
@@ -341,6 +345,93 @@ def test_two_nodes_of_8_are_dealt_out_and_a_folder_that_both_see_is_asked_for(ma
     ]
     assert found["shared folder"].level == "warning"
     assert str(tmp_path / "run" / "job") in found["shared folder"].verdict
+
+
+def test_advice_keeps_a_grader_that_takes_no_gpus():
+    """Given rules as the grader, when too many engines are asked for, then no grader on GPUs is advised."""
+    for grader in ("offline", "openai"):
+        found = gpu_finding(TrainingSettings(grader=grader, inference_engine_num=8), 8, 8)
+
+        assert found.level == "fatal"
+        assert "--grader" not in found.verdict.partition(": ")[2]
+        assert "--inference_engine_num 6" in found.verdict
+    assert "--grader" not in gpu_finding(TrainingSettings(grader="offline"), 1, 1).verdict
+
+
+@pytest.mark.parametrize("gpus", [2, 3, 4, 5, 6, 7, 8, 16])
+def test_every_number_of_gpus_has_an_allocation_for_a_grader_without_gpus(gpus):
+    suggested = TrainingSettings(**{"grader": "offline", **suggest_allocation(gpus, "offline")})
+
+    assert suggested.grader == "offline"
+    assert not gpu_allocation(suggested, gpus, min(gpus, 8)).problem
+
+
+def test_gpus_named_through_the_environment_are_counted(tmp_path, monkeypatch):
+    """Given `cluster.gpu_per_node: ${oc.env:...}`, when the GPUs are dealt out, then the resolved number counts."""
+    monkeypatch.setenv("GPUS", "4")
+    file = tmp_path / "config.yaml"
+    file.write_text("cluster: {node_num: 2, gpu_per_node: '${oc.decode:${oc.env:GPUS}}'}\n")
+    config = read_config(file)
+
+    found = check_gpus(TrainingSettings(), config, RayCluster((4, 4), 64, 1))
+
+    assert found.verdict == "8 are dealt out:"
+
+
+def test_sequence_parallelism_through_an_interpolation_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARALLEL", "3")
+    file = tmp_path / "config.yaml"
+    file.write_text("trainer: {ulysses_sequence_parallel_size: '${oc.decode:${oc.env:PARALLEL}}'}\n")
+
+    found = check_gpus(TrainingSettings(), read_config(file), RayCluster((8,), 64, 1))
+
+    assert "ulysses_sequence_parallel_size 3 does not divide the trainer's 2 GPUs" in found.verdict
+
+
+# --- attention and memory
+
+
+def test_without_flash_attention_the_trainer_computes_otherwise_and_says_so(tmp_path):
+    found = check_attention(run_config(tmp_path), installed=False)
+
+    assert found.level == "warning"
+    assert "PyTorch's attention" in found.verdict
+    assert check_attention(run_config(tmp_path), installed=True).level == "ok"
+
+
+FLASH = {"attn_implementation": "flash_attention_2"}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key"),
+    [
+        (
+            {
+                "trainer_config": {
+                    "actor_rollout_ref": {"model": {"override_config": {"attn_implementation": "flash_attention_2"}}}
+                }
+            },
+            "override_config.attn_implementation",
+        ),
+        ({"trainer_config": {"actor_rollout_ref": {"model": {"use_remove_padding": True}}}}, "use_remove_padding"),
+        ({"ulysses_sequence_parallel_size": 2}, "trainer.ulysses_sequence_parallel_size"),
+    ],
+)
+def test_a_key_that_needs_flash_attention_is_refused_without_it(trainer, key, tmp_path):
+    found = check_attention(run_config(tmp_path, raw={"trainer": trainer}), installed=False)
+
+    assert (found.level, key in found.verdict) == ("fatal", True)
+
+
+@pytest.mark.parametrize(("split", "level"), [(1, "fatal"), (2, "ok")])
+def test_a_grader_that_does_not_fit_is_refused_before_the_start(split, level):
+    """32 billion parameters are 64 GB in bfloat16: too much for the 0.9 of one GPU of 64 GB, not for two."""
+    settings = TrainingSettings(auxiliary_tensor_parallel_size=split)
+
+    found = check_grader_fits(settings, 32_000_000_000, 64_000_000_000, 0.9)
+
+    assert found.level == level
+    assert ("--auxiliary_tensor_parallel_size" in found.verdict) == (level == "fatal")
 
 
 # --- monitor
@@ -498,79 +589,6 @@ def test_a_checkpoint_and_its_export_take_16_bytes_a_parameter(free, level, tmp_
 
     assert found.level == level
     assert f" in {tmp_path}," in found.verdict
-
-
-# --- Ray
-
-
-def no_cluster(address):
-    raise ConnectionError(f"nothing at {address}")
-
-
-def test_without_a_cluster_one_will_be_started(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    cluster, found = check_ray(None, no_cluster)
-
-    assert cluster is None
-    assert (found.level, "will be started" in found.verdict) == ("ok", True)
-
-
-def test_a_running_cluster_shows_its_resources(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    cluster, found = check_ray(None, lambda _: RayCluster((8, 8), 64, 32_000_000_000))
-
-    assert cluster is not None
-    assert found.verdict == "running: 2 nodes, 64 CPUs, 16 GPUs, 32.0 GB of memory"
-
-
-def test_an_address_in_the_environment_must_answer(monkeypatch):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed.getsockname()[1]}")
-
-        _, found = check_ray(None)
-
-    assert found.level == "fatal"
-    assert "RAY_ADDRESS 127.0.0.1:" in found.verdict
-
-
-@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379"])
-def test_an_address_in_the_config_must_answer(address, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    _, found = check_ray(address, no_cluster)
-
-    assert found.level == "fatal"
-    assert f"cluster.ray_address {address}" in found.verdict
-
-
-RAY_STUB = """
-def init(address, **_):
-    assert address == "auto"
-def nodes():
-    return [
-        {"Alive": True, "Resources": {"GPU": 8.0, "CPU": 32.0, "memory": 5e9}},
-        {"Alive": False, "Resources": {"GPU": 8.0}},
-        {"Alive": True, "Resources": {"CPU": 4.0, "memory": 1e9}},
-    ]
-"""
-
-
-def test_the_probe_sums_up_the_nodes_alive_in_a_process_of_its_own(tmp_path, monkeypatch):
-    (tmp_path / "ray.py").write_text(RAY_STUB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    assert probe_ray("auto") == RayCluster((8, 0), 36, 6_000_000_000)
-
-
-def test_what_ray_says_of_a_failed_connection_is_passed_on(tmp_path, monkeypatch):
-    (tmp_path / "ray.py").write_text("def init(address, **_):\n    raise ConnectionError('no ray here')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    with pytest.raises(ConnectionError, match="no ray here"):
-        probe_ray("auto")
 
 
 # --- Tinker
@@ -814,7 +832,10 @@ def test_a_run_that_can_start_has_nothing_fatal(machine, tmp_path, monkeypatch):
     found = preflight(good, run_config(tmp_path))
 
     assert exit_code(found) == 0, found
-    assert [finding.check for finding in found if finding.level == "warning"] == ["prompt lengths"]  # no tokenizer
+    assert [finding.check for finding in found if finding.level == "warning"] == [
+        "prompt lengths",  # no tokenizer
+        "attention",  # no flash_attn
+    ]
 
 
 def test_on_tinker_gpus_disk_and_weights_are_not_asked_for(machine, tmp_path):

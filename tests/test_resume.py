@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from tuner.learn_to_ask.config_file import RunConfig
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.main import TrainingSettings
-from tuner.learn_to_ask.resume import check_same_run, identity, last_checkpoint, record, rewind
+from tuner.learn_to_ask.resume import check_same_run, identity, last_checkpoint, only_run, record, rewind
+
+ROOT = Path(__file__).resolve().parents[1]
 
 ALGORITHM = {"kl_loss_fn": "k2", "optimizer": {"weight_decay": 0.1}}
 
@@ -35,7 +39,9 @@ def who(tmp_path, *, raw=None, tasks="{}", **settings):
     """The identity of a run."""
     file = tmp_path / "train.jsonl"
     file.write_text(tasks)
-    config = RunConfig(raw=raw or {}, tinker=False, base_url=None, ray_address=None, job_folder=tmp_path / "job")
+    config = RunConfig(
+        raw=raw or {}, resolved=raw or {}, tinker=False, base_url=None, ray_address=None, job_folder=tmp_path / "job"
+    )
     return identity(dataclasses.replace(TrainingSettings(), **settings), config, file)
 
 
@@ -149,3 +155,20 @@ def test_data_that_moved_are_the_same_data(job, tmp_path):
     record(job, who(tmp_path))
 
     check_same_run(job, who(tmp_path, data=Path("elsewhere")))
+
+
+def test_two_runs_of_one_name_never_run_at_once(tmp_path):
+    """Given a run under way in another process, when a second one starts, then it is refused; a kill lets go."""
+    hold = (
+        "import sys, time; from pathlib import Path; from tuner.learn_to_ask.resume import only_run\n"
+        "with only_run(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="a run of this name is under way"), only_run(tmp_path):
+            pass
+        first.kill()
+        first.wait()
+    with only_run(tmp_path):
+        pass

@@ -14,6 +14,7 @@ EXIT_DONE = 0
 EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows
 EXIT_UNUSABLE = 2  # unusable input or settings
 EXIT_INTERRUPTED = 130  # resumable
+EXIT_TERMINATED = 143  # by SIGTERM, resumable
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 

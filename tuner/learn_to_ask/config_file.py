@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -30,8 +31,21 @@ HOMES = {
     "algorithm.optimizer.lr": "--learning_rate",
     "trainer.save_interval": "--save_interval_steps",
     "explorer.eval_interval": "main.py; this recipe evaluates with script 3",
-    "explorer.rollout_model": "the flags of the policy (--model_path, --tensor_parallel_size, ...)",
-    "explorer.auxiliary_models": "the flags of the grader (--auxiliary_model_path, ...)",
+}
+# Keys of an engine that have a home among the flags -> the flag of the policy, of the grader. What else Trinity knows
+# of an engine (dtype, enforce_eager, gpu_memory_utilization, ...) stays in the YAML: tune() has no argument for it and
+# would drop it in silence, so main.py hands it over.
+ENGINE_HOMES = {
+    "model_path": ("--model_path", "--auxiliary_model_path"),
+    "max_model_len": ("--max_model_len", "--max_model_len"),
+    "max_response_tokens": ("--max_tokens", "--max_tokens"),
+    "temperature": ("--temperature", "--grader_temperature"),
+    "tensor_parallel_size": ("--tensor_parallel_size", "--auxiliary_tensor_parallel_size"),
+    "engine_num": ("--inference_engine_num", "--auxiliary_engine_num"),
+    "name": ("main.py, which names the models",) * 2,
+    "reasoning_parser": ("main.py, which needs the whole answer",) * 2,
+    "enable_openai_api": ("main.py, whose agent speaks it",) * 2,
+    "enable_history": ("main.py, whose rollouts are read from it",) * 2,
 }
 # Trinity prints its whole config, and Ray keeps the variables of its workers: no place for keys.
 SECRETS = {
@@ -47,6 +61,7 @@ _CHOICES = {
     "monitor.monitor_type": ("tensorboard", "wandb", "mlflow", "swanlab"),
 }
 _VERL = "trainer.trainer_config"  # open in Trinity's schema; its validator merges it into one of its own
+_MODEL = f"{_VERL}.actor_rollout_ref.model"
 
 _MAX_TIMEOUT = 1800.0  # Trinity's default of explorer.max_timeout
 # The operator of the experience pipeline that keeps failed rollouts from stalling a run.
@@ -59,6 +74,7 @@ class RunConfig:
 
     Attributes:
         raw: The file as it stands, interpolations unresolved.
+        resolved: The same with interpolations resolved; what checks read.
         tinker: Whether a Tinker service trains and rolls out.
         base_url: Address of that service, `None` for the hosted one.
         ray_address: Of the cluster to use, `None` when the file leaves it open.
@@ -74,6 +90,19 @@ class RunConfig:
     job_folder: Path
     rollout_seconds: float = _MAX_TIMEOUT
     monitor: str = "tensorboard"
+    resolved: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """Where Ray keeps the names of this run's actors, as Trinity chooses it."""
+        given = self.resolved.get("ray_namespace")
+        return str(given or f"{self.resolved.get('project', 'Trinity-RFT')}/{self.resolved.get('name', 'rft')}")
+
+    @property
+    def engines(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the file says of the policy's and the grader's engines beyond the flags."""
+        explorer = self.resolved.get("explorer") or {}
+        return explorer.get("rollout_model") or {}, next(iter(explorer.get("auxiliary_models") or []), {})
 
 
 def read_config(path: Path) -> RunConfig:
@@ -114,7 +143,7 @@ def read_config(path: Path) -> RunConfig:
             f"--config {path}: continue_from_checkpoint: false would have Trinity rename the run behind our back; "
             "remove it, and give a new run a new `name`"
         )
-    if problems := list(dict.fromkeys(_schema_problems(resolved))):
+    if problems := list(dict.fromkeys([*_engine_problems(resolved), *_schema_problems(resolved)])):
         raise UserError(f"--config {path}: {'; '.join(problems)}")
     tinker = (resolved.get("model") or {}).get("tinker") or {}
     folders = [resolved.get(key) or "" for key in ("checkpoint_root_dir", "project", "group", "name")]
@@ -126,7 +155,21 @@ def read_config(path: Path) -> RunConfig:
         job_folder=Path.cwd().joinpath(*folders),
         rollout_seconds=float((resolved.get("explorer") or {}).get("max_timeout") or _MAX_TIMEOUT),
         monitor=(resolved.get("monitor") or {}).get("monitor_type") or "tensorboard",
+        resolved=resolved,
     )
+
+
+def _engine_problems(config: dict[Any, Any]) -> Iterator[str]:
+    """Keys of the engines that belong elsewhere, and more graders than the one there is."""
+    graders = _value(config, "explorer.auxiliary_models")
+    if isinstance(graders, list) and len(graders) > 1:
+        yield f"explorer.auxiliary_models: one entry for the one grader is expected, not {len(graders)}"
+    engines = [("explorer.rollout_model", _value(config, "explorer.rollout_model"), 0)]
+    engines += [("explorer.auxiliary_models", grader, 1) for grader in (graders if isinstance(graders, list) else [])]
+    for place, engine, role in engines:
+        for key in engine if isinstance(engine, dict) else ():
+            if key in ENGINE_HOMES:
+                yield f"remove {place}.{key}, tune() would overwrite it; its home is {ENGINE_HOMES[key][role]}"
 
 
 def _schema_problems(config: dict[Any, Any]) -> Iterator[str]:
@@ -234,7 +277,38 @@ def _holds(config: Any, key: str) -> bool:
     return True
 
 
-def write_effective_config(config: RunConfig, path: Path, *, ray_address: str, rollouts: int) -> None:
+def flash_attention_needed(config: RunConfig) -> tuple[str, ...]:
+    """The keys of the file that need flash_attn, whatever is installed; Trinity's own defaults are not among them."""
+    model = _value(config.resolved, _MODEL) or {}
+    needed = []
+    if str(_value(model, "override_config.attn_implementation") or "").startswith("flash_attention"):
+        needed.append(f"{_MODEL}.override_config.attn_implementation")
+    if model.get("use_remove_padding"):
+        needed.append(f"{_MODEL}.use_remove_padding")
+    if (_value(config.resolved, "trainer.ulysses_sequence_parallel_size") or 1) > 1:
+        needed.append("trainer.ulysses_sequence_parallel_size")
+    return tuple(needed)
+
+
+def has_flash_attention() -> bool:
+    """Whether flash_attn is installed, which Trinity's trainer takes for granted."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def _without_flash_attention(raw: dict[str, Any]) -> dict[str, Any]:
+    """The trainer section with PyTorch's attention, where the file itself says nothing of it."""
+    trainer = raw.get("trainer") or {}
+    config = trainer.get("trainer_config") or {}
+    roles = config.get("actor_rollout_ref") or {}
+    model = roles.get("model") or {}
+    override = {"attn_implementation": "sdpa", **(model.get("override_config") or {})}
+    model = {"use_remove_padding": False, **model, "override_config": override}
+    return {**trainer, "trainer_config": {**config, "actor_rollout_ref": {**roles, "model": model}}}
+
+
+def write_effective_config(
+    config: RunConfig, path: Path, *, ray_address: str, rollouts: int, flash_attention: bool
+) -> None:
     """Writes the config that `tune()` gets: the user's, with what depends on the run filled in.
 
     Args:
@@ -242,6 +316,7 @@ def write_effective_config(config: RunConfig, path: Path, *, ray_address: str, r
         path: The file to write.
         ray_address: Of the cluster.
         rollouts: Of a step, failed ones included; see failed_rollouts.py.
+        flash_attention: Whether flash_attn is installed; without it the trainer gets PyTorch's attention.
     """
     processor = config.raw.get("data_processor") or {}
     pipeline = processor.get("experience_pipeline") or {}
@@ -251,4 +326,11 @@ def write_effective_config(config: RunConfig, path: Path, *, ray_address: str, r
         "cluster": {**(config.raw.get("cluster") or {}), "ray_address": ray_address},
         "data_processor": {**processor, "experience_pipeline": {**pipeline, "operators": operators}},
     }
+    # tune() replaces the one and appends to the other: main.py hands them over, see `RunConfig.engines`.
+    explorer = {**(config.raw.get("explorer") or {})}
+    explorer.pop("rollout_model", None)
+    explorer.pop("auxiliary_models", None)
+    effective["explorer"] = explorer
+    if not (config.tinker or flash_attention or _value(config.resolved, "trainer.trainer_strategy") == "megatron"):
+        effective["trainer"] = _without_flash_attention(config.raw)
     path.write_text(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), encoding="utf-8")

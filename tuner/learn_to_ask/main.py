@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.agent import AGENT_NAME, react_reply
-from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, HelpFormatter, print_summary, run
-from tuner.learn_to_ask.config_file import RunConfig, read_config, write_effective_config
+from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, EXIT_TERMINATED, HelpFormatter, print_summary, run
+from tuner.learn_to_ask.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
 from tuner.learn_to_ask.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.estimate import GRADE_TOKENS, RESPONSE_TOKENS, TrainingPrices, estimate, print_estimate
@@ -50,11 +50,14 @@ from tuner.learn_to_ask.grader import (
     reply_of_grader,
 )
 from tuner.learn_to_ask.prompt import grading_messages
+from tuner.learn_to_ask.ray_cluster import cluster_address, end_stale_actors
 from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.resume import (
     check_same_run,
+    disk_problem,
     identity,
     last_checkpoint,
+    only_run,
     record,
     rewind,
     save_sampler_weights,
@@ -292,36 +295,61 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
     started = time.monotonic()
     job = config.job_folder
     run_identity = identity(settings, config, train_file(settings.data))
-    check_same_run(job, run_identity)
-    record(job, run_identity)
-    tasks = stage_dataset(settings.data, job / "taskset")
-    steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
-    reached = rewind(job, batch_size=settings.batch_size)
-    if reached:
-        print(f"going on from the checkpoint of step {reached} of {steps}")
-        if config.tinker:
-            save_sampler_weights(job, reached, config.base_url)
+    with only_run(job):
+        check_same_run(job, run_identity)
+        record(job, run_identity)
+        tasks = stage_dataset(settings.data, job / "taskset")
+        steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
+        reached = rewind(job, batch_size=settings.batch_size)
+        if reached:
+            print(f"going on from the checkpoint of step {reached} of {steps}")
+            if config.tinker:
+                save_sampler_weights(job, reached, config.base_url)
+
+        def summarise() -> int:
+            done = last_checkpoint(job)
+            rows = [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{done} of {steps}")]
+            print_summary(f"trained: {job}", rows, started=started)
+            return done
+
+        if reached < steps:
+            _tune(settings, config, steps, on_sigterm=lambda: _terminate(summarise))
+            reached = last_checkpoint(job)
+            if reached and config.tinker:
+                save_sampler_weights(job, reached, config.base_url)
+        summarise()
     if reached < steps:
-        _tune(settings, config, steps)
-        reached = last_checkpoint(job)
-        if reached and config.tinker:
-            save_sampler_weights(job, reached, config.base_url)
-    print_summary(
-        f"trained: {job}",
-        [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{reached} of {steps}")],
-        started=started,
-    )
-    if reached < steps:
-        print(f"error: training stopped early; see {job / 'log'} and start again to go on", file=sys.stderr)
+        reason = disk_problem(job) or f"see {job / 'log'}"
+        print(f"error: training stopped early; {reason} and start again to go on", file=sys.stderr)
         return EXIT_FAILURES
     return EXIT_DONE
 
 
-def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
-    """Calls tune(), which starts Ray where none runs."""
-    from agentscope.tuner import AlgorithmConfig, DatasetConfig, TunerModelConfig, tune
+def _terminate(summarise: Callable[[], int]) -> None:
+    """Ends this process at once: who sends SIGTERM will not wait, and Ray ends the actors of a driver that is gone."""
+    step = summarise()
+    print(f"terminated; start again to go on from {f'step {step}' if step else 'the beginning'}", file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(EXIT_TERMINATED)
 
-    policy = TunerModelConfig(
+
+def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigterm: Callable[[], None]) -> None:
+    """Calls tune(), which starts Ray where none runs."""
+    from agentscope.tuner import AlgorithmConfig, DatasetConfig, TinkerConfig, TunerModelConfig, tune
+
+    from tuner.learn_to_ask.trinity_actors import in_place_of_trinitys
+
+    class EngineConfig(TunerModelConfig):  # type: ignore[misc]  # AgentScope counts as untyped here
+        """Takes along what config.yaml says of an engine, for which tune() has no argument."""
+
+        more: dict[str, Any]
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), **self.more}
+
+    EngineConfig.model_rebuild(_types_namespace={"TinkerConfig": TinkerConfig})
+    policy_engine, grader_engine = config.engines
+    policy = EngineConfig(
         model_path=settings.model_path,
         max_model_len=settings.max_model_len,
         max_tokens=settings.max_tokens,
@@ -329,10 +357,11 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
         tensor_parallel_size=settings.tensor_parallel_size,
         inference_engine_num=settings.inference_engine_num,
         reasoning_parser="",  # the default files all that Qwen2.5 says under reasoning and leaves no content
+        more=policy_engine,
     )
     graders = {}
     if settings.grader == "auxiliary":
-        graders[AUXILIARY_MODEL_NAME] = TunerModelConfig(
+        graders[AUXILIARY_MODEL_NAME] = EngineConfig(
             model_path=settings.auxiliary_model_path,
             max_model_len=settings.max_model_len,
             max_tokens=settings.max_tokens,
@@ -340,14 +369,19 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
             tensor_parallel_size=settings.auxiliary_tensor_parallel_size,
             inference_engine_num=settings.auxiliary_engine_num,
             reasoning_parser="",
+            more=grader_engine,
         )
-    with tempfile.TemporaryDirectory() as folder:
+    cluster = cluster_address(config.ray_address).address
+    if cluster and (stale := end_stale_actors(cluster, config.namespace)):
+        print(f"ended what an earlier run of this name left on the cluster: {', '.join(stale)}")
+    with tempfile.TemporaryDirectory() as folder, in_place_of_trinitys(on_sigterm):
         effective = Path(folder) / "config.yaml"
         write_effective_config(
             config,
             effective,
-            ray_address=config.ray_address or _ray_address(),
+            ray_address=cluster or "local",
             rollouts=settings.batch_size * settings.group_size,
+            flash_attention=has_flash_attention(),
         )
         tune(
             workflow_func=make_workflow(settings, _special_tokens(settings.model_path) if config.tinker else ()),
@@ -370,13 +404,6 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int) -> None:
             ),
             config_path=str(effective),
         )
-
-
-def _ray_address() -> str:
-    """`"auto"` when a Ray cluster is running, which is left alone; else `"local"`, which starts one for this run."""
-    from trinity.utils.dlc_utils import is_running
-
-    return "auto" if os.environ.get("RAY_ADDRESS") or is_running() else "local"
 
 
 def _special_tokens(model_path: str) -> tuple[str, ...]:

@@ -3,12 +3,8 @@
 import dataclasses
 import importlib
 import io
-import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
@@ -17,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_UNUSABLE
+from tuner.learn_to_ask.config_file import flash_attention_needed, has_flash_attention
 from tuner.learn_to_ask.dataset import train_file
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
@@ -24,6 +21,7 @@ from tuner.learn_to_ask.grading import parse_grade
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.model_files import missing_model_files, missing_names, parameter_count
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
+from tuner.learn_to_ask.ray_cluster import RayCluster, cluster_address, probe_cluster
 from tuner.learn_to_ask.records import Task
 from tuner.learn_to_ask.resume import check_same_run, identity, last_checkpoint
 
@@ -39,10 +37,9 @@ _EXAMPLES = 3  # how many bad lines or tasks a verdict names
 _HUB_SECONDS = 10.0
 _TINKER_SECONDS = 20.0
 _GRADER_SECONDS = 120.0
-_RAY_CONNECT_SECONDS = 5.0
-_RAY_SECONDS = 60.0
 _TRAINING_BYTES = 14  # of a full checkpoint for each parameter: weights, master weights, two Adam moments
 _EXPORT_BYTES = 2  # of the Hugging Face export for each parameter
+_GPU_SHARE = 0.9  # of a GPU's memory for an engine, Trinity's default
 _LORA_FACTOR = 10  # LoRA's learning rate against that of full fine-tuning
 _SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
 _SAMPLE_TASK = Task(
@@ -100,7 +97,9 @@ def preflight(
 
     def grader_model() -> list[Finding]:
         path = settings.auxiliary_model_path
-        return [model_finding("grader model", path, "--auxiliary_model_path", locate_model(path))]
+        place = locate_model(path)
+        found = model_finding("grader model", path, "--auxiliary_model_path", place)
+        return [found, *_grader_memory(settings, config, place)]
 
     def grader() -> list[Finding]:
         missing = [flag for flag in ("grader_base_url", "grader_model") if not getattr(settings, flag)]
@@ -124,6 +123,7 @@ def preflight(
         if settings.grader == "auxiliary":
             checks.append(("grader model", grader_model))
         checks.append(("gpus", lambda: [check_gpus(settings, config, clusters[0] if clusters else None)]))
+        checks.append(("attention", lambda: [check_attention(config)]))
         checks.append(("disk", lambda: [check_disk(config.job_folder, policies[0].parameters if policies else None)]))
     checks.append(("grader", grader))
     return [finding for name, check in checks for finding in _guarded(name, check)]
@@ -462,7 +462,7 @@ def check_disk(job_folder: Path, parameters: int | None) -> Finding:
     said = f"{_gb(free)} free in {existing}, a checkpoint with its export takes about {_gb(needed)}"
     if free >= needed:
         return Finding("ok", "disk", f"{said}: room for {free // needed}; trainer.max_checkpoints_to_keep limits them")
-    return Finding("warning", "disk", f"{said}: free some or set TRINITY_CHECKPOINT_ROOT_DIR to a larger disk")
+    return Finding("fatal", "disk", f"{said}: free some or set TRINITY_CHECKPOINT_ROOT_DIR to a larger disk")
 
 
 def _gb(size: float) -> str:
@@ -473,63 +473,8 @@ def _gb(size: float) -> str:
 # --- Ray and GPUs ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RayCluster:
-    """A running cluster.
-
-    Attributes:
-        gpus: Of each node alive, in Ray's order.
-        cpus: Of all nodes.
-        memory: Of all nodes, in bytes.
-    """
-
-    gpus: tuple[int, ...]
-    cpus: int
-    memory: int
-
-
-# In a process of its own: connecting leaves threads and settings behind that tune() would run into.
-_PROBE = """
-import json, sys, ray
-ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-print(json.dumps([node["Resources"] for node in ray.nodes() if node["Alive"]]))
-"""
-
-
-def probe_ray(address: str) -> RayCluster:
-    """Asks a running cluster for its resources.
-
-    Args:
-        address: `host:port`, or `auto` for the one on this machine.
-
-    Raises:
-        ConnectionError: When there is none, with Ray's own words.
-    """
-    if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if not port.isdigit():
-            raise ConnectionError("no address of the form host:port")
-        # Ray itself would try for minutes.
-        with socket.create_connection((host, int(port)), _RAY_CONNECT_SECONDS):
-            pass
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=_RAY_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConnectionError(f"no answer within {_RAY_SECONDS:g} s") from error
-    if done.returncode:
-        raise ConnectionError((done.stderr.strip().splitlines() or ["Ray did not connect"])[-1])
-    nodes: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return RayCluster(
-        gpus=tuple(int(node.get("GPU", 0)) for node in nodes),
-        cpus=int(sum(node.get("CPU", 0) for node in nodes)),
-        memory=int(sum(node.get("memory", 0) for node in nodes)),
-    )
-
-
 def check_ray(
-    ray_address: str | None, probe: Callable[[str], RayCluster] = probe_ray
+    ray_address: str | None, probe: Callable[[str], RayCluster] = probe_cluster
 ) -> tuple[RayCluster | None, Finding]:
     """Finds the cluster that the run will use.
 
@@ -539,22 +484,22 @@ def check_ray(
 
     Returns:
         The running cluster, `None` when one will be started.
+
+    Raises:
+        UserError: When the address cannot be one.
     """
-    if ray_address == "local":
-        return None, Finding("ok", "ray", "a cluster of its own will be started (cluster.ray_address: local)")
-    named = "" if ray_address in (None, "auto") else str(ray_address)
-    variable = os.environ.get("RAY_ADDRESS", "")
-    address = named or variable or "auto"
+    place = cluster_address(ray_address)
+    if place.address is None:
+        reason = f" ({place.source}: local)" if place.source else ", none is running"
+        return None, Finding("ok", "ray", f"a cluster of its own will be started{reason}")
     try:
-        cluster = probe(address)
+        cluster = probe(place.address)
     except OSError as error:
-        if address == "auto" and ray_address is None:
-            return None, Finding("ok", "ray", "none running, a cluster will be started for this run")
-        source = "cluster.ray_address" if ray_address and (named or not variable) else "RAY_ADDRESS"
-        said = f"{source} {address}: no cluster answers ({_one_line(error)}); start it with `ray start --head`"
-        return None, Finding("fatal", "ray", f"{said} or remove {source}")
-    said = f"running: {len(cluster.gpus)} nodes, {cluster.cpus} CPUs, {sum(cluster.gpus)} GPUs, {_gb(cluster.memory)}"
-    return cluster, Finding("ok", "ray", f"{said} of memory")
+        said = f"{place.source} {place.address}: no cluster answers ({_one_line(error)}); "
+        remedy = "`ray stop --force`" if place.source.startswith("`") else f"change {place.source}"
+        return None, Finding("fatal", "ray", f"{said}start it with `ray start --head`, or {remedy}")
+    said = f"{place.address}: {len(cluster.gpus)} nodes, {cluster.cpus} CPUs, {sum(cluster.gpus)} GPUs, "
+    return cluster, Finding("ok", "ray", f"{said}{_gb(cluster.memory)} of memory")
 
 
 def _shared_folder(cluster: RayCluster | None, job_folder: Path) -> list[Finding]:
@@ -671,14 +616,22 @@ def _table(settings: "TrainingSettings", policy: int, grader: int, trainer: int,
     return "\n".join(f"{name:<8}{count:>4}  {note}".rstrip() for name, count, note in rows)
 
 
-def suggest_allocation(gpus: int) -> dict[str, int | str]:
+def suggest_allocation(gpus: int, grader: str = "auxiliary") -> dict[str, int | str]:
     """Settings that fit a number of GPUs, best on nodes of 8; empty below 2.
 
-    With 2 or 3 the grader is an endpoint elsewhere; with 4 to 7 it has one GPU, which must hold it (32B in
-    bfloat16: 65 GB); from 8 on half of the GPUs roll out, a quarter grade and a quarter train.
+    With 2 or 3 GPUs an auxiliary grader has to move to an endpoint elsewhere; with 4 to 7 it has one GPU, which must
+    hold it (32B in bfloat16: 65 GB); from 8 on half of the GPUs roll out, a quarter grade and a quarter train. A
+    grader without GPUs stays as it is, and its share rolls out.
+
+    Args:
+        gpus: Of all nodes.
+        grader: As in the settings.
     """
     if gpus < 2:
         return {}
+    trainers = max(gpus // 4, 1)
+    if grader != "auxiliary":
+        return {"inference_engine_num": gpus - trainers, "tensor_parallel_size": 1}
     if gpus < 4:
         return {"grader": "openai", "inference_engine_num": 1, "tensor_parallel_size": 1}
     graders = {"auxiliary_engine_num": max(gpus // 8, 1), "auxiliary_tensor_parallel_size": 2 if gpus >= 8 else 1}
@@ -696,13 +649,62 @@ def check_gpus(settings: "TrainingSettings", config: "RunConfig", cluster: RayCl
         import torch
 
         gpus = node = torch.cuda.device_count()
-    parallel = (config.raw.get("trainer") or {}).get("ulysses_sequence_parallel_size")
+    parallel = (config.resolved.get("trainer") or {}).get("ulysses_sequence_parallel_size")
     return gpu_finding(settings, gpus, node, sequence_parallel=parallel if isinstance(parallel, int) else 1)
+
+
+def check_attention(config: "RunConfig", *, installed: bool | None = None) -> Finding:
+    """Says which attention the trainer computes with; flash_attn comes with no other package.
+
+    Args:
+        config: May ask for flash attention by name.
+        installed: Whether flash_attn is; looked up by default.
+    """
+    if has_flash_attention() if installed is None else installed:
+        return Finding("ok", "attention", "flash_attn is installed")
+    if needed := flash_attention_needed(config):
+        said = (
+            f"{', '.join(needed)} in config.yaml: flash_attn is not installed; remove the key or build it, with nvcc: "
+        )
+        return Finding("fatal", "attention", f"{said}uv pip install --no-build-isolation flash-attn")
+    said = "flash_attn is not installed: the trainer takes PyTorch's attention and computes padding too, which is "
+    return Finding("warning", "attention", f"{said}slower; uv pip install --no-build-isolation flash-attn")
+
+
+def check_grader_fits(settings: "TrainingSettings", parameters: int | None, gpu_bytes: int, share: float) -> Finding:
+    """Compares the grader's weights in bfloat16 with the memory of its GPUs.
+
+    Args:
+        settings: Says over how many GPUs the grader is split.
+        parameters: Of the grader, `None` when that is not known.
+        gpu_bytes: Of one GPU.
+        share: What vLLM takes of it, `gpu_memory_utilization`.
+    """
+    split = settings.auxiliary_tensor_parallel_size
+    if not parameters:
+        return Finding("ok", "grader memory", "not known before its weights are here")
+    needed, present = 2 * parameters / split, share * gpu_bytes
+    said = f"{settings.auxiliary_model_path} has {_gb(needed)} of weights for each of its {split} GPUs, "
+    if needed < present:
+        return Finding("ok", "grader memory", f"{said}{_gb(present)} are there for weights and cache")
+    said += f"where vLLM has {_gb(present)}: raise --auxiliary_tensor_parallel_size, name a smaller grader, or grade "
+    return Finding("fatal", "grader memory", f"{said}elsewhere with --grader openai")
+
+
+def _grader_memory(settings: "TrainingSettings", config: "RunConfig", grader: ModelPlace) -> list[Finding]:
+    """The finding on the grader's size, where this machine has the GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    share = float(config.engines[1].get("gpu_memory_utilization") or _GPU_SHARE)
+    total = torch.cuda.get_device_properties(0).total_memory
+    return [check_grader_fits(settings, grader.parameters, total, share)]
 
 
 def _too_many_counted(counted: int, present: int, config: "RunConfig") -> str:
     """Why Trinity would wait for GPUs that do not exist, and what to change."""
-    given = config.raw.get("cluster") or {}
+    given = config.resolved.get("cluster") or {}
     if given.get("node_num") and given.get("gpu_per_node"):
         said = (
             f"cluster.node_num x cluster.gpu_per_node are {counted} GPUs, Ray has {present}: start the missing nodes "
@@ -714,7 +716,7 @@ def _too_many_counted(counted: int, present: int, config: "RunConfig") -> str:
 
 def counted_gpus(cluster: RayCluster, config: "RunConfig") -> tuple[int, int]:
     """All GPUs and those of a node, counted as Trinity does: nodes times the GPUs of the first that has any."""
-    given: Any = config.raw.get("cluster") or {}
+    given: Any = config.resolved.get("cluster") or {}
     node = given.get("gpu_per_node") or next((count for count in cluster.gpus if count), 0)
     nodes = given.get("node_num") or len(cluster.gpus)
     if not isinstance(node, int) or not isinstance(nodes, int):
@@ -737,11 +739,12 @@ def gpu_finding(settings: "TrainingSettings", gpus: int, gpus_per_node: int, *, 
 
 def _gpu_advice(settings: "TrainingSettings", gpus: int, gpus_per_node: int) -> str:
     """The flags that make it fit."""
-    changes: dict[str, Any] = suggest_allocation(gpus)
+    changes: dict[str, Any] = suggest_allocation(gpus, settings.grader)
     if changes and not gpu_allocation(dataclasses.replace(settings, **changes), gpus, gpus_per_node).problem:
         return "try " + " ".join(f"--{name} {value}" for name, value in changes.items())
     if gpus == 1:
-        return "with one GPU use --grader openai --inference_engine_num 1 --tensor_parallel_size 1"
+        grader = "--grader openai " if settings.grader == "auxiliary" else ""
+        return f"with one GPU use {grader}--inference_engine_num 1 --tensor_parallel_size 1"
     return "change --inference_engine_num, --tensor_parallel_size or --auxiliary_engine_num"
 
 

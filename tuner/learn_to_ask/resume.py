@@ -1,7 +1,11 @@
 """Lets a killed run go on from its last checkpoint, and keeps it from going on with other settings."""
 
 import dataclasses
+import fcntl
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +48,7 @@ def identity(settings: "TrainingSettings", config: "RunConfig", tasks_file: Path
     flags["--learning_rate"] = f"{settings.resolved_learning_rate(tinker=config.tinker):g}"
     flags["--data"] = f"content {file_digest(tasks_file)}"
     for section in _LEARNED:
-        for parts, value in leaves(config.raw.get(section) or {}, (section,)):
+        for parts, value in leaves(config.resolved.get(section) or {}, (section,)):
             key = ".".join(map(str, parts))
             if value != {} and key not in ("model.tinker.base_url", "model.tinker.seed"):
                 flags[key] = str(value)
@@ -73,6 +77,25 @@ def check_same_run(job_folder: Path, now: Identity) -> None:
         )
 
 
+@contextmanager
+def only_run(job_folder: Path) -> Iterator[None]:
+    """Holds the folder of a run, so that no other one of the same name can start; a kill lets go of it.
+
+    Raises:
+        UserError: When another process holds it.
+    """
+    job_folder.mkdir(parents=True, exist_ok=True)
+    with (job_folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{job_folder}: a run of this name is under way; wait for it, end it, or give this one another `name` "
+                "in config.yaml"
+            ) from error
+        yield
+
+
 def record(job_folder: Path, now: Identity) -> None:
     """Keeps what a run learns from, for `check_same_run`."""
     write_text(job_folder / "settings.json", json.dumps(now, indent=2, ensure_ascii=False))
@@ -98,6 +121,21 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end."""
     remote = checkpoint / "remote_checkpoint_path.txt"
     return (checkpoint / ".full_checkpoint").exists() and (not remote.exists() or bool(remote.read_text().strip()))
+
+
+def disk_problem(job_folder: Path) -> str:
+    """What to do when the next checkpoint has no room, judged by the largest so far; `""` when it has."""
+    sizes = [
+        sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        for checkpoint in job_folder.glob("global_step_*")
+    ]
+    free = shutil.disk_usage(job_folder).free
+    if not sizes or free >= max(sizes):
+        return ""
+    return (
+        f"the disk is full: {free / 1e9:.2f} GB free in {job_folder}, a checkpoint takes {max(sizes) / 1e9:.2f} GB; "
+        "make room, or limit trainer.max_checkpoints_to_keep in config.yaml"
+    )
 
 
 def rewind(job_folder: Path, *, batch_size: int, explorer: str = "explorer") -> int:
