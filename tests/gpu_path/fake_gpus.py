@@ -5,15 +5,14 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from tuner.learn_to_ask.quickstart.processes import free_port
+from tuner.learn_to_ask.quickstart.processes import end_when, free_port
 from tuner.learn_to_ask.resume import last_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -164,35 +163,10 @@ def run_main(arguments: list[str], *, env: dict[str, str], log: Path, timeout: f
 
 
 def end_after_checkpoint(
-    arguments: list[str],
-    job: Path,
-    step: int,
-    *,
-    env: dict[str, str],
-    log: Path,
-    how: signal.Signals = signal.SIGKILL,
-    timeout: float = 900,
+    arguments: list[str], job: Path, step: int, *, env: dict[str, str], log: Path, how: signal.Signals = signal.SIGKILL
 ) -> int:
-    """Starts main.py and sends it, and nothing else, a signal once a checkpoint is whole.
-
-    Returns:
-        Its exit code, negative for a signal that it did not handle.
-    """
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            arguments, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-    end = time.monotonic() + timeout
-    while process.poll() is None and last_checkpoint(job) < step and time.monotonic() < end:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.2)
-    assert process.poll() is None, f"ended with {process.returncode} before step {step}:\n{tail(log)}"
-    os.kill(process.pid, how)
-    try:
-        return process.wait(timeout=60)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    """Starts main.py, sends it a signal once a checkpoint is whole, and returns its exit code."""
+    return end_when(lambda: last_checkpoint(job) >= step, arguments, log=log, env=env, how=how)
 
 
 def tail(log: Path, lines: int = 60) -> str:

@@ -6,7 +6,7 @@ Examples:
 
   # no GPU: export TINKER_API_KEY, name models that Tinker offers
   python tuner/learn_to_ask/main.py --config tuner/learn_to_ask/configs/tinker.yaml \\
-    --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3-32B --inference_engine_num 1
+    --model_path Qwen/Qwen3-8B --auxiliary_model_path Qwen/Qwen3.6-35B-A3B --inference_engine_num 1
 
   # 2 or 4 GPUs, several nodes: each file in configs/ begins with its command
 

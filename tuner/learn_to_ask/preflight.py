@@ -1,6 +1,7 @@
 """Checks everything that a training run needs before it costs anything: all findings at once, one line each."""
 
 import dataclasses
+import difflib
 import importlib
 import io
 import os
@@ -788,9 +789,12 @@ def check_tinker(
     wanted = [("--model_path", settings.model_path)]
     if settings.grader == "auxiliary":  # Trinity takes every auxiliary model to Tinker too
         wanted.append(("--auxiliary_model_path", settings.auxiliary_model_path))
-    missing = [f"{flag} {model}" for flag, model in wanted if model not in offered]
+    missing = [(flag, model) for flag, model in wanted if model not in offered]
     if missing:
-        said = f"{service} does not offer {' nor '.join(missing)}; it offers {', '.join(sorted(offered)) or 'nothing'}"
+        named = " nor ".join(f"{flag} {model}" for flag, model in missing)
+        near = [name for _, model in missing for name in difflib.get_close_matches(model, offered, n=2)]
+        advice = f", did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        said = f"{service} does not offer {named}{advice}; it offers {', '.join(sorted(offered)) or 'nothing'}"
         return Finding("fatal", "tinker service", said)
     return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
 

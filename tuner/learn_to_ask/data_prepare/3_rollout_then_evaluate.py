@@ -17,7 +17,7 @@ Examples:
   # weights that were trained on Tinker, without a GPU
   python tuner/learn_to_ask/data_prepare/3_rollout_then_evaluate.py \\
     --eval_model_path tinker://…/sampler_weights/… \\
-    --grader_engine tinker --grader_model_path Qwen/Qwen3-32B \\
+    --grader_engine tinker --grader_model_path Qwen/Qwen3.6-35B-A3B \\
     --test_file_path tuner/learn_to_ask/data/test.jsonl \\
     --rollout_file_path runs/policy/rollout.jsonl --eval_file_path runs/policy/eval.jsonl
 """

@@ -110,6 +110,43 @@ def run_to_end(
             raise UserError(f"{Path(command[1]).name} exited with {process.returncode}; its log is {log}")
 
 
+def end_when(
+    reached: Callable[[], bool],
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str],
+    how: signal.Signals = signal.SIGKILL,
+    timeout: float = 900.0,
+) -> int:
+    """Starts a process and sends it, and none of its children, a signal once something has come true.
+
+    Args:
+        reached: Asked five times a second.
+        command: Program and arguments.
+        log: Gets its output.
+        env: The whole environment.
+        how: The signal.
+        timeout: Seconds to wait at most.
+
+    Returns:
+        Its exit code, negative for a signal that it did not handle.
+
+    Raises:
+        UserError: When it ended before, or nothing came true in time.
+    """
+    with child_process(command, log=log, env=env) as process:
+        end = time.monotonic() + timeout
+        while process.poll() is None and not reached() and time.monotonic() < end:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.2)
+        if process.poll() is not None or not reached():
+            show_log(log)
+            raise UserError(f"{Path(command[1]).name} ended with {process.poll()} too early; its log is {log}")
+        process.send_signal(how)
+        return process.wait(timeout=60)
+
+
 def wait_for_server(process: subprocess.Popen[bytes], url: str, *, log: Path, timeout: float) -> None:
     """Waits until a server answers.
 
