@@ -9,7 +9,7 @@ STEPS ?= 16
 SEED ?= 0
 
 .PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e test test-gpu-path \
-  test-gpu-path-all test-py312 test-vllm gpu-check lint clean
+  test-gpu-path-all test-py312 test-tinker test-vllm gpu-check lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ test-gpu-path: env-gpu-path  ## the published run on faked GPUs: killed, taken u
 
 test-gpu-path-all: env-gpu-path  ## the same with every config, weight sync and fault; about an hour
 	@tests/gpu_path/run.sh
+
+test-tinker: env-tinker  ## every call of the Tinker SDK with the newest there is
+	@.venv-tinker/bin/python -m pytest -q -W ignore::FutureWarning tests/test_tinker_sdk.py
 
 test-py312:  ## the tests that need no engine, on Python 3.12, .venv-py312 (PYTHON312=)
 	@PYTHON=$(PYTHON312) scripts/make_env.sh .venv-py312 constraints/cpu.txt -e .

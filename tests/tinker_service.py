@@ -53,13 +53,13 @@ class TinkerService:
 def answer(service: TinkerService, path: str, body: Any) -> dict[str, Any]:
     """What the service says to a request at once."""
     name = path.rpartition("/")[2]
-    if name == "forward_backward":
-        return service.later("forward_backward", body["lengths"])
-    if name == "forward":
+    if name in ("forward", "forward_backward"):
         return service.later("forward_backward", body["lengths"])
     if name == "asample":
         prompt = sum(len(chunk["tokens"]) for chunk in body["prompt"]["chunks"])
-        return service.later("sample", (body.get("num_samples", 1), prompt if body.get("prompt_logprobs") else 0))
+        count = body.get("num_samples", 1)
+        promise = service.later("sample", (count, prompt if body.get("prompt_logprobs") else 0))
+        return promise | {"sample_sequence_ids": [f"{promise['request_id']}-{number}" for number in range(count)]}
     training = {"model_id": "model-1"}
     promised = {
         "create_model": {"type": "create_model", **training},
@@ -109,9 +109,7 @@ def as_json(kind: str, result: Any) -> dict[str, Any]:
         sequence = {"stop_reason": "stop", "tokens": SAMPLED, "logprobs": [LOGPROB] * len(SAMPLED)}
         found: dict[str, Any] = {"type": "sample", "sequences": [sequence] * count}
         return found | ({"prompt_logprobs": [None, *[LOGPROB] * (prompt - 1)]} if prompt else {})
-    tensors = [
-        {"logprobs": {"data": [LOGPROB] * length, "dtype": "float32", "shape": [length]}} for length in result
-    ]
+    tensors = [{"logprobs": {"data": [LOGPROB] * length, "dtype": "float32", "shape": [length]}} for length in result]
     return {"loss_fn_output_type": "ArrayRecord", "loss_fn_outputs": tensors, "metrics": {"loss:sum": 1.0}}
 
 
