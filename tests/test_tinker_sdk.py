@@ -1,4 +1,4 @@
-"""Every call that Trinity-RFT 0.5.2 and this project make of the Tinker SDK, against a service that speaks its protocol.
+"""Every call that Trinity-RFT 0.5.2 and this project make of the Tinker SDK, against a service with its protocol.
 
 Run with the SDK of the client's lock in `make test` and with the newest in `make test-tinker`.
 
@@ -7,7 +7,7 @@ Run with the SDK of the client's lock in `make test` and with the newest in `mak
 | ServiceClient, create_rest_client | trinity/trainer/tinker/tinker_trainer.py, prepare |
 | create_lora_training_client_async, get_info_async | the same, on a new run |
 | create_training_client_from_state_with_optimizer_async | the same, on a run that goes on |
-| create_sampling_client_async(base_model=) | the same, for the reference policy; common/models/tinker_model.py, prepare |
+| create_sampling_client_async(base_model=) | the same, for the reference; common/models/tinker_model.py, prepare |
 | create_sampling_client_async(model_path=) | tinker_model.py, sync_model |
 | compute_logprobs_async | tinker_model.py, logprobs; tinker_trainer.py, train_step |
 | sample_async | tinker_model.py, _generate_internal |
