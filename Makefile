@@ -51,10 +51,10 @@ env-gpu-path:  ## the lock for GPUs with a vLLM for the CPU, .venv-gpu-path (Lin
 	@scripts/make_env_gpu_path.sh
 
 test-gpu-path: env-gpu-path  ## the published run on faked GPUs: killed, taken up again, evaluated; about 10 minutes
-	@tests/gpu_path/run.sh -m 'not long'
+	@tests/gpu_path/run.sh -m 'not long' tests/gpu_path
 
 test-gpu-path-all: env-gpu-path  ## the same with every config, weight sync and fault; about an hour
-	@tests/gpu_path/run.sh
+	@tests/gpu_path/run.sh tests/gpu_path
 
 test-tinker: env-tinker  ## every call of the Tinker SDK with the newest there is
 	@.venv-tinker/bin/python -m pytest -q -W ignore::FutureWarning tests/test_tinker_sdk.py

@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def fake_gpus(folder: Path, *nodes: int) -> Iterator[Cluster]:
     """Starts a cluster that wants a token, and ends it with everything that runs on it.
 
     Args:
-        folder: For logs and checkpoints; Ray's own folder is a short one, as its sockets need.
+        folder: For logs and checkpoints; Ray's own has a short name, as its sockets need.
         nodes: GPUs of each node.
     """
     token = folder / "ray_token"
@@ -101,8 +102,8 @@ def _start_node(folder: Path, env: dict[str, str], gpus: int, *flags: str) -> su
     command = [BIN / "ray", "start", *flags, "--num-cpus=16", f"--num-gpus={gpus}", "--node-ip-address=127.0.0.1"]
     command += [f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
     if "--head" in flags:
-        short = folder / "r"
-        command += [f"--temp-dir={short}", "--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
+        command += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}", "--include-dashboard=false"]
+        command += [f"--ray-client-server-port={free_port()}"]
     with (folder / "ray.log").open("ab") as log:
         return subprocess.run(command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, check=False)
 
