@@ -28,7 +28,7 @@ from tuner.learn_to_ask.resume import last_checkpoint
 RECIPE = Path(__file__).resolve().parent
 NAME = "gpu_check"
 STEPS = 2  # killed after the first
-SIZES = {"batch_size": 8, "group_size": 4, "max_model_len": 2048, "max_tokens": 128, "learning_rate": 1e-6}
+SIZES = {"batch_size": 8, "group_size": 4, "max_model_len": 1024, "max_tokens": 128, "learning_rate": 1e-6}
 EVALUATED = 16  # samples of the test split
 COLOCATED_SHARE = 0.3  # of the memory of a single GPU for the engine; the trainer has the rest
 PACKAGES = ("agentscope", "trinity-rft", "verl", "vllm", "torch", "transformers", "ray", "flash-attn", "numpy")
