@@ -3,13 +3,11 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Threads that wait do not spin: on a busy machine that is ten times faster.
 export OMP_WAIT_POLICY := PASSIVE
-# Found on the PATH or among pyenv's; elsewhere name one.
-PYTHON312 ?= $(shell command -v $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12)) python3.12 | head -1)
 STEPS ?= 16
 SEED ?= 0
 
 .PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e test test-gpu-path \
-  test-gpu-path-all test-py312 test-tinker test-vllm gpu-check lint clean
+  test-gpu-path-all test-tinker test-vllm gpu-check lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,10 +56,6 @@ test-gpu-path-all: env-gpu-path  ## the same with every config, weight sync and 
 
 test-tinker: env-tinker  ## every call of the Tinker SDK with the newest there is
 	@.venv-tinker/bin/python -m pytest -q -W ignore::FutureWarning tests/test_tinker_sdk.py
-
-test-py312:  ## the tests that need no engine, on Python 3.12, .venv-py312 (PYTHON312=)
-	@PYTHON=$(PYTHON312) scripts/make_env.sh .venv-py312 constraints/cpu.txt -e .
-	@.venv-py312/bin/python -m pytest -q -m 'not slow and not browser'
 
 gpu-check: env-gpu  ## what this machine's GPUs make of a small run, on one page (MODEL=, GRADER=)
 	@.venv-gpu/bin/python -m tuner.learn_to_ask.gpu_check --overwrite

@@ -8,13 +8,13 @@ folder=$1 lock=$2
 shift 2
 
 find_python() {
-  for candidate in "${PYTHON:-}" python3.11 python3.12 python3 python; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
+  for candidate in "${PYTHON:-}" python3.11 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
   done
-  echo "error: Python 3.11 or 3.12 is needed; install one or name it: make PYTHON=/path/to/python3.11" >&2
+  echo "error: Python 3.11 is needed; install it or name it: make PYTHON=/path/to/python3.11" >&2
   exit 2
 }
 

@@ -11,7 +11,7 @@ if [ "$(cat "$folder/.ready" 2>/dev/null)" = "$stamp" ]; then
   exit 0
 fi
 command -v gcc >/dev/null || { echo "error: gcc is needed for the hollow libraries; install it" >&2; exit 2; }
-python=${PYTHON:-python3.11}
+python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 echo "making $folder with $("$python" --version), about 3 minutes and 4 GB"
 "$python" -m venv --clear "$folder"
 "$folder/bin/pip" install --quiet uv==0.13.9
