@@ -16,6 +16,7 @@ import yaml
 
 from tuner.learn_to_ask import main, preflight
 from tuner.learn_to_ask.preflight import gpu_allocation, suggest_allocation
+from tuner.learn_to_ask.ray_cluster import ClusterAddress
 
 RECIPE = Path(__file__).parents[1] / "tuner" / "learn_to_ask"
 # Config -> GPUs of each node, and who gets them: policy, grader, trainer.
@@ -94,7 +95,7 @@ def started(tmp_path, monkeypatch):
     tasks = [{**task, "cid": f"{number}_0", "decision_truth": ("continue", "stop")[number % 2]} for number in range(16)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(each) + "\n" for each in tasks))
     monkeypatch.setattr(main, "_special_tokens", lambda _: ())
-    monkeypatch.setattr(main, "_ray_address", lambda: "auto")
+    monkeypatch.setattr(main, "cluster_address", lambda _: ClusterAddress(None))
     monkeypatch.setattr(main, "last_checkpoint", lambda _: 10**6)
     monkeypatch.setattr(main, "save_sampler_weights", lambda *_: None)
     monkeypatch.setattr(preflight, "preflight", lambda *_, **__: [])
@@ -221,6 +222,25 @@ def test_what_the_user_set_reaches_trinity_unchanged(started, cluster):
     assert (trinity.buffer.batch_size, trinity.buffer.total_epochs) == (64, 4)
     assert trinity.explorer.rollout_model.reasoning_parser == ""
     assert [grader.reasoning_parser for grader in trinity.explorer.auxiliary_models] == [""]
+
+
+@pytest.mark.slow
+def test_what_the_file_says_of_the_engines_reaches_trinity_although_tune_has_no_argument_for_it(
+    started, cluster, tmp_path
+):
+    config = yaml.safe_load((RECIPE / "config.yaml").read_text())
+    config["explorer"]["rollout_model"] = {"dtype": "float16", "tool_call_parser": "mine", "enforce_eager": True}
+    config["explorer"]["auxiliary_models"] = [{"gpu_memory_utilization": 0.5, "enable_auto_tool_choice": False}]
+    (tmp_path / "config.yaml").write_text(f"#   python tuner/learn_to_ask/main.py\n{yaml.safe_dump(config)}")
+    cluster((8,), CARD_96_GB)
+
+    _, _, trinity = started(tmp_path / "config.yaml")
+
+    policy, [grader] = trinity.explorer.rollout_model, trinity.explorer.auxiliary_models
+    assert (policy.dtype, policy.tool_call_parser, policy.enforce_eager) == ("float16", "mine", True)
+    assert (grader.gpu_memory_utilization, grader.enable_auto_tool_choice) == (0.5, False)
+    assert (policy.tensor_parallel_size, policy.engine_num) == (1, 4)
+    assert (grader.tensor_parallel_size, grader.engine_num) == (2, 1)
 
 
 @pytest.mark.slow
