@@ -18,6 +18,7 @@ from tuner.learn_to_ask.preflight import (
     ModelPlace,
     RayCluster,
     check_attention,
+    check_cpus,
     check_disk,
     check_gpus,
     check_grader,
@@ -327,6 +328,25 @@ def test_a_cluster_that_is_not_complete_yet_is_not_trained_on(tmp_path):
     assert found.level == "fatal"
     assert "are 16 GPUs, Ray has 8: start the missing nodes" in found.verdict
     assert check_gpus(settings, run_config(tmp_path, raw=raw), RayCluster((8, 8), 64, 1)).level == "ok"
+
+
+@pytest.mark.parametrize(("cpus", "levels"), [(5, ["fatal"]), (6, [])])
+def test_3_cpus_for_each_gpu_of_the_trainer_are_needed(cpus, levels, tmp_path):
+    # With fewer the run would wait for them without end.
+    found = check_cpus(TrainingSettings(), run_config(tmp_path), RayCluster((8,), cpus, 1))
+
+    assert [finding.level for finding in found] == levels
+    assert all("Ray has 5, the trainer's 2 GPUs take 3 each" in finding.verdict for finding in found)
+
+
+def test_a_cluster_of_its_own_has_the_cpus_of_this_machine(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 2)
+
+    [found] = check_cpus(TrainingSettings(inference_engine_num=1, grader="offline"), run_config(tmp_path), None)
+
+    assert found.level == "fatal"
+    assert "--num-cpus 3` or more" in found.verdict
 
 
 def test_two_nodes_of_8_are_dealt_out_and_a_folder_that_both_see_is_asked_for(machine, tmp_path, monkeypatch):
@@ -752,6 +772,7 @@ def machine(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 64)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
 

@@ -40,6 +40,7 @@ _TINKER_SECONDS = 20.0
 _GRADER_SECONDS = 120.0
 _TRAINING_BYTES = 14  # of a full checkpoint for each parameter: weights, master weights, two Adam moments
 _EXPORT_BYTES = 2  # of the Hugging Face export for each parameter
+_TRAINER_CPUS = 3  # of Ray for each GPU of the trainer, in verl's resource pool
 _GPU_SHARE = 0.9  # of a GPU's memory for an engine, Trinity's default
 _LORA_FACTOR = 10  # LoRA's learning rate against that of full fine-tuning
 _SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
@@ -124,6 +125,7 @@ def preflight(
         if settings.grader == "auxiliary":
             checks.append(("grader model", grader_model))
         checks.append(("gpus", lambda: [check_gpus(settings, config, clusters[0] if clusters else None)]))
+        checks.append(("cpus", lambda: check_cpus(settings, config, clusters[0] if clusters else None)))
         checks.append(("attention", lambda: [check_attention(config)]))
         checks.append(("disk", lambda: [check_disk(config.job_folder, policies[0].parameters if policies else None)]))
     checks.append(("grader", grader))
@@ -638,6 +640,31 @@ def suggest_allocation(gpus: int, grader: str = "auxiliary") -> dict[str, int | 
     graders = {"auxiliary_engine_num": max(gpus // 8, 1), "auxiliary_tensor_parallel_size": 2 if gpus >= 8 else 1}
     engines = gpus // 2 if gpus >= 8 else gpus - 3
     return {"grader": "auxiliary", "inference_engine_num": engines, "tensor_parallel_size": 1, **graders}
+
+
+def check_cpus(settings: "TrainingSettings", config: "RunConfig", cluster: RayCluster | None) -> list[Finding]:
+    """Counts the CPUs that Ray must have: with fewer, Trinity would wait for them without end.
+
+    Args:
+        settings: Engines and their sizes.
+        config: May spell out the nodes.
+        cluster: `None` when the run starts one of its own, with what Ray finds on this machine.
+    """
+    if cluster is not None:
+        present, gpus = cluster.cpus, counted_gpus(cluster, config)[0]
+    else:
+        import torch
+        from ray._private.utils import get_num_cpus  # knows the limits of containers; there is no public one
+
+        present, gpus = int(get_num_cpus()), torch.cuda.device_count()
+    trainer = gpu_allocation(settings, gpus).trainer
+    needed = _TRAINER_CPUS * max(trainer, 0)
+    if not gpus or present >= needed:
+        return []
+    said = (
+        f"Ray has {present}, the trainer's {trainer} GPUs take {_TRAINER_CPUS} each: start Ray with `ray start --head "
+    )
+    return [Finding("fatal", "cpus", f"{said}--num-cpus {needed}` or more")]
 
 
 def check_gpus(settings: "TrainingSettings", config: "RunConfig", cluster: RayCluster | None) -> Finding:

@@ -80,6 +80,12 @@ def _ray_gpus(module):
         module.NvidiaGPUAcceleratorManager.get_current_node_num_accelerators = staticmethod(lambda: int(gpus))
 
 
+def _ray_cpus(utils):
+    # the same: verl wants 3 of Ray's CPUs for each trainer GPU, and waits for them; `ray start` has a flag
+    if os.environ.get("FAKE_GPUS"):
+        utils.get_num_cpus = lambda *args, **kwargs: 16
+
+
 _STAND_INS = {
     "torch": _torch,
     "torch.distributed.fsdp._init_utils": _fsdp_init,
@@ -87,6 +93,7 @@ _STAND_INS = {
     "verl.utils.device": _verl_device,
     "trinity.utils.distributed": _trinity_distributed,
     "ray._private.services": _ray_services,
+    "ray._private.utils": _ray_cpus,
     "ray._private.accelerators.nvidia_gpu": _ray_gpus,
 }
 
