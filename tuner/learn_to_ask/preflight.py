@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,10 @@ def preflight(
         ask_grader: Sends one grading prompt to the grader and returns its reply; for graders that can be
             reached before the start.
     """
+    # A cluster that does not answer is waited for while the others are checked, which takes as long.
+    executor = ThreadPoolExecutor(max_workers=1)
+    asked = executor.submit(check_ray, config.ray_address)
+    executor.shutdown(wait=False)
     scans: list[DatasetScan] = []
     clusters: list[RayCluster] = []
     policies: list[ModelPlace] = []
@@ -89,7 +94,7 @@ def preflight(
         return dataset_findings(scans[0], settings)
 
     def ray() -> list[Finding]:
-        cluster, finding = check_ray(config.ray_address)
+        cluster, finding = asked.result()
         clusters.extend([cluster] if cluster else [])
         return [finding, *_shared_folder(cluster, config.job_folder)]
 

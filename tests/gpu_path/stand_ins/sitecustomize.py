@@ -18,8 +18,9 @@ def _torch(torch):
     torch.cpu.empty_cache = lambda: None
     # FSDP pins what the reference model offloads
     torch.Tensor.pin_memory = lambda self, *args: self
-    # what the preflight counts when it will start a cluster of its own
-    if gpus := os.environ.get("FAKE_GPUS"):
+    # what the preflight counts when main.py will start a cluster of its own; a worker would take NCCL for it
+    gpus = os.environ.get("FAKE_GPUS")
+    if gpus and sys.argv[0].endswith("main.py"):
         torch.cuda.device_count = lambda: int(gpus)
     init = torch.distributed.init_process_group
 
