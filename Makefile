@@ -55,10 +55,10 @@ test-gpu-path-all: env-gpu-path  ## the same with every config, weight sync and 
 	@tests/gpu_path/run.sh tests/gpu_path
 
 test-tinker: env-tinker  ## every call of the Tinker SDK with the newest there is
-	@.venv-tinker/bin/python -m pytest -q -W ignore::FutureWarning tests/test_tinker_sdk.py
+	@.venv-tinker/bin/python -m pytest -q -W ignore::FutureWarning tests/training/test_tinker_sdk.py
 
 gpu-check: env-gpu  ## what this machine's GPUs make of a small run, on one page (MODEL=, GRADER=)
-	@.venv-gpu/bin/python -m tuner.learn_to_ask.gpu_check --overwrite
+	@.venv-gpu/bin/python -m tuner.learn_to_ask.quickstart.gpu_check --overwrite
 
 lint: env  ## ruff and mypy
 	@.venv/bin/ruff check .

@@ -16,12 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tuner.learn_to_ask.core.records import Session
+from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.data_prepare.build_dataset import build_dataset
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
+from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
-from tuner.learn_to_ask.records import Session
-from tuner.learn_to_ask.segmentation import segment
 
 SAMPLE = Path(__file__).resolve().parents[1] / "tuner" / "learn_to_ask" / "sample_data" / "train_origin.jsonl"
 SESSIONS = 20_000
@@ -68,13 +69,14 @@ def step_a(logs: Path, samples: Path) -> None:
     extract_info(
         input_file=logs,
         output_file=samples,
-        make_engine=lambda: OfflineEngine(no_information),
-        prices=None,
-        max_retries=0,
-        max_failures=0.0,
+        settings=JobSettings(
+            make_engine=lambda: OfflineEngine(no_information),
+            max_retries=0,
+            max_failures=0.0,
+            resume=False,
+            overwrite=True,
+        ),
         strict=True,
-        resume=False,
-        overwrite=True,
     )
 
 

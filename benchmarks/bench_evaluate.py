@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from bench_openai import REPEAT, Run, Server, make_engine, step_3_parts, tasks  # noqa: E402
 
-from tuner.learn_to_ask.data_prepare.overlap import run_both  # noqa: E402
+from tuner.learn_to_ask.evaluation.overlap import run_both  # noqa: E402
 
 
 def main() -> None:

@@ -31,12 +31,14 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from one_at_a_time import evaluate_one_at_a_time, extract_one_at_a_time, openai_chat  # noqa: E402
 
+from tuner.learn_to_ask.core.records import Message, Sample, Session, Task  # noqa: E402
+from tuner.learn_to_ask.core.segmentation import segment  # noqa: E402
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
-from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_SAMPLING, evaluate, roll_out  # noqa: E402
 from tuner.learn_to_ask.engines.base import Sampling  # noqa: E402
+from tuner.learn_to_ask.engines.job import JobSettings  # noqa: E402
 from tuner.learn_to_ask.engines.openai_api import OpenAIEngine  # noqa: E402
-from tuner.learn_to_ask.records import Message, Sample, Session, Task  # noqa: E402
-from tuner.learn_to_ask.segmentation import segment  # noqa: E402
+from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate  # noqa: E402
+from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_SAMPLING, roll_out  # noqa: E402
 
 ROUNDS = 5  # patient messages of a session with an answer to extract
 REPEAT = 3  # rollouts of a task
@@ -119,13 +121,10 @@ def step_a(server: Server, folder: Path, *, requests: int, concurrency: int) -> 
             lambda engine: extract_info(
                 input_file=source,
                 output_file=folder / "samples.jsonl",
-                make_engine=lambda: engine,
-                prices=None,
-                max_retries=2,
-                max_failures=0.0,
+                settings=JobSettings(
+                    make_engine=lambda: engine, max_retries=2, max_failures=0.0, resume=False, overwrite=True
+                ),
                 strict=True,
-                resume=False,
-                overwrite=True,
             ),
         )
     )
@@ -148,12 +147,11 @@ def step_3_parts(
     sampling = Sampling(
         temperature=ROLLOUT_SAMPLING.temperature, top_p=ROLLOUT_SAMPLING.top_p, max_tokens=512, n=REPEAT
     )
-    shared = {"prices": None, "max_retries": 2, "max_failures": 0.0, "resume": False, "overwrite": True}
+    job = partial(JobSettings, max_retries=2, max_failures=0.0, resume=False, overwrite=True)
     files = {"test_file": source, "rollout_file": folder / "rollouts.jsonl"}
-    roll = partial(
-        roll_out, **files, make_engine=make_policy, sampling=sampling, train_mode="Ra+Rs", strict=True, **shared
-    )
-    grade = partial(evaluate, **files, eval_file=folder / "eval.jsonl", make_engine=make_grader, **shared)
+    policy, grader = job(make_engine=make_policy), job(make_engine=make_grader)
+    roll = partial(roll_out, **files, settings=policy, sampling=sampling, train_mode="Ra+Rs", strict=True)
+    grade = partial(evaluate, **files, eval_file=folder / "eval.jsonl", settings=grader)
     return roll, grade
 
 

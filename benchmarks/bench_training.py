@@ -31,6 +31,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
+from tuner.learn_to_ask.core.records import Task  # noqa: E402
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl  # noqa: E402
 from tuner.learn_to_ask.quickstart.__main__ import engine_command  # noqa: E402
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy  # noqa: E402
@@ -40,7 +41,6 @@ from tuner.learn_to_ask.quickstart.processes import (  # noqa: E402
     run_to_end,
     wait_for_server,
 )
-from tuner.learn_to_ask.records import Task  # noqa: E402
 
 RECIPE = ROOT / "tuner" / "learn_to_ask"
 WARM_UP = 3  # steps in which the engine still compiles

@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "vllm_env")]  # runs without bei
 
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling  # noqa: E402
+from tuner.learn_to_ask.engines.job import JobSettings  # noqa: E402
 from tuner.learn_to_ask.engines.vllm import VLLMEngine  # noqa: E402
 from tuner.learn_to_ask.prompt import rollout_messages  # noqa: E402
 
@@ -214,13 +215,10 @@ def step_a_overhead(output: Path) -> float:
         extract_info(
             input_file=SAMPLE_LOGS,
             output_file=output,
-            make_engine=NullEngine,
-            prices=None,
-            max_retries=0,
-            max_failures=0.0,
+            settings=JobSettings(
+                make_engine=NullEngine, max_retries=0, max_failures=0.0, resume=False, overwrite=False
+            ),
             strict=True,
-            resume=False,
-            overwrite=False,
         )
     seconds = time.perf_counter() - started
     with output.open("rb") as file:

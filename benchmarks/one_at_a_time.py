@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.grading import parse_grade
-from tuner.learn_to_ask.labels import parse_info_set
+from tuner.learn_to_ask.core.grading import parse_grade
+from tuner.learn_to_ask.core.labels import parse_info_set
+from tuner.learn_to_ask.core.records import Sample, Task
 from tuner.learn_to_ask.prompt import extraction_messages, grading_messages, rollout_messages
-from tuner.learn_to_ask.records import Sample, Task
 
 Chat = Callable[[list[dict[str, str]], int], list[str]]  # messages, number of answers -> answers
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, dump_line, read_jsonl, require_input, write_jsonl
-from tuner.learn_to_ask.records import Session
 
 LINE_BREAKS = "\n \r \x0b \x0c \x1c \x1d \x1e \x85 \u2028 \u2029".split(" ")
 TEXT = st.one_of(

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuner.learn_to_ask import grader as grader_module
 from tuner.learn_to_ask import main
-from tuner.learn_to_ask.grader import GradingError, ask_grader
+from tuner.learn_to_ask.core.reward import STOP
 from tuner.learn_to_ask.prompt import rollout_prompt_med, rollout_prompt_med_Ra
-from tuner.learn_to_ask.reward import STOP
+from tuner.learn_to_ask.training import grader as grader_module
+from tuner.learn_to_ask.training.grader import GradingError, ask_grader
 
 CONTINUE_TASK = {
     "cid": "7_1",

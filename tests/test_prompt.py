@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.learn_to_ask.grading import parse_grade
+from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.prompt import (
     dialogue_lines,
     extraction_messages,

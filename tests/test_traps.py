@@ -15,7 +15,7 @@ import yaml
 from fault_server import Fault, FaultServer
 
 from tuner.learn_to_ask import main
-from tuner.learn_to_ask.config_file import ENGINE_HOMES, HOMES
+from tuner.learn_to_ask.training.config_file import ENGINE_HOMES, HOMES
 
 RECIPE = Path(__file__).parents[1] / "tuner" / "learn_to_ask"
 TASK = {

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med
@@ -23,7 +24,6 @@ from tuner.learn_to_ask.quickstart.base_policy import (
     build_base_policy,
     imitated_response,
 )
-from tuner.learn_to_ask.records import Task
 
 RECIPE = Path(__file__).resolve().parents[2] / "tuner" / "learn_to_ask"
 STEPS = 120  # of imitation, for each of the two

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tuner.learn_to_ask.quickstart.processes import end_when, free_port
-from tuner.learn_to_ask.resume import last_checkpoint
+from tuner.learn_to_ask.training.resume import last_checkpoint
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

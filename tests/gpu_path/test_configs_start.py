@@ -4,7 +4,7 @@ import pytest
 from cpu_settings import write_config
 from fake_gpus import RECIPE, command, fake_gpus, run_main, tail
 
-from tuner.learn_to_ask.resume import last_checkpoint
+from tuner.learn_to_ask.training.resume import last_checkpoint
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from cpu_settings import write_config
 from fake_gpus import RECIPE, ROOT, Cluster, command, end_after_checkpoint, fake_gpus, run_main, tail
 from rollouts import Rollout, evaluate, mean_difference, read_rollouts, recorded, scalars
 
-from tuner.learn_to_ask.resume import last_checkpoint
+from tuner.learn_to_ask.training.resume import last_checkpoint
 
 STEPS, KILLED_AFTER, GROUP, BATCH = 4, 2, 4, 4
 

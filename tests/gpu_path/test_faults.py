@@ -19,7 +19,7 @@ from fake_gpus import (
 )
 from rollouts import read_rollouts, recorded, scalars
 
-from tuner.learn_to_ask.resume import last_checkpoint
+from tuner.learn_to_ask.training.resume import last_checkpoint
 
 pytestmark = pytest.mark.long
 SMALL = ("--grader=offline", "--inference_engine_num=1")

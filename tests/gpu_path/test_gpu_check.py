@@ -10,7 +10,7 @@ from fake_gpus import ROOT, fake_gpus
 @pytest.mark.long
 def test_one_page_tells_of_a_run_that_was_killed_and_evaluated(models, tmp_path):
     folder = tmp_path / "check"
-    command = [sys.executable, "-m", "tuner.learn_to_ask.gpu_check", f"--folder={folder}"]
+    command = [sys.executable, "-m", "tuner.learn_to_ask.quickstart.gpu_check", f"--folder={folder}"]
     command += [f"--model_path={models / 'policy'}", "--eval_engine=transformers", "--enforce_eager"]
     with fake_gpus(tmp_path, 2) as cluster:
         done = subprocess.run(

@@ -5,7 +5,7 @@ from cpu_settings import write_config
 from fake_gpus import RECIPE, command, end_after_checkpoint, fake_gpus, run_main, tail
 from rollouts import mean_difference, read_rollouts, recorded
 
-from tuner.learn_to_ask.resume import last_checkpoint
+from tuner.learn_to_ask.training.resume import last_checkpoint
 
 STEPS = 3
 

@@ -11,7 +11,7 @@ from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.transformers import TransformersEngine
 from tuner.learn_to_ask.engines.vllm import VLLMEngine
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.model_source import find_model
+from tuner.learn_to_ask.models.model_source import find_model
 from tuner.learn_to_ask.prompt import rollout_messages
 
 RANK, ALPHA = 4, 8

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tuner.learn_to_ask.core.records import Message
+from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.prompt import rollout_prompt
-from tuner.learn_to_ask.records import Message
-from tuner.learn_to_ask.reward import TrainMode
 
 if TYPE_CHECKING:
     from agentscope.model import ChatModelBase

@@ -169,13 +169,17 @@ class Journal:
 
     def _compare(self, before: dict[str, str], now: dict[str, str]) -> None:
         """Refuses to mix results that depend on different things."""
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if changed:
-            differences = "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
+        if changed := differences(before, now):
             raise UserError(
-                f"{self.path}: cannot resume, the unfinished run differs: {differences}. Use the former "
+                f"{self.path}: cannot resume, the unfinished run differs: {changed}. Use the former "
                 "settings, or --overwrite to start again"
             )
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What an earlier run depended on and this one does not, for a message; `""` when they are the same."""
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return "; ".join(f"{key} was {before.get(key)}, is now {now.get(key)}" for key in changed)
 
 
 def journal_path(output: Path) -> Path:

@@ -82,6 +82,11 @@ class ReadReport:
         """How many lines were skipped."""
         return self.bad.total()
 
+    @property
+    def skipped_rows(self) -> list[tuple[str, int]]:
+        """Label and value of every reason, for a summary."""
+        return [(f"skipped: {reason}", lines) for reason, lines in sorted(self.bad.items())]
+
 
 class LineError(Exception):
     """A line that is not the record it should be.
@@ -211,3 +216,9 @@ def require_input(path: Path, flag: str) -> Path:
     if path.stat().st_size == 0:
         raise UserError(f"{flag} {path}: the file is empty")
     return path
+
+
+def count_lines(path: Path) -> int:
+    """Number of lines, for progress bars."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

@@ -20,7 +20,6 @@ Examples:
 
 import argparse
 import asyncio
-import dataclasses
 import math
 import os
 import secrets
@@ -28,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +34,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a chec
 
 from tuner.learn_to_ask.agent import AGENT_NAME, react_reply
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, EXIT_TERMINATED, HelpFormatter, print_summary, run
-from tuner.learn_to_ask.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
-from tuner.learn_to_ask.dataset import stage_dataset, train_file
+from tuner.learn_to_ask.core.records import Decision
+from tuner.learn_to_ask.core.responses import cut_at_special_token, strip_reasoning
+from tuner.learn_to_ask.core.reward import decision, grade, needs_grader, reward
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.estimate import GRADE_TOKENS, RESPONSE_TOKENS, TrainingPrices, estimate, print_estimate
-from tuner.learn_to_ask.grader import (
-    AUXILIARY_MODEL_NAME,
-    GRADERS,
-    Grader,
-    GraderSettings,
-    GradingError,
-    ask_grader,
-    reply_of_grader,
-)
 from tuner.learn_to_ask.prompt import grading_messages
-from tuner.learn_to_ask.ray_cluster import cluster_address, end_stale_actors
-from tuner.learn_to_ask.responses import cut_at_special_token, strip_reasoning
-from tuner.learn_to_ask.resume import (
+from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
+from tuner.learn_to_ask.training.dataset import stage_dataset, train_file
+from tuner.learn_to_ask.training.estimate import ESTIMATE_HELP, add_estimate_settings, estimate_run, print_estimate
+from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader, reply_of_grader
+from tuner.learn_to_ask.training.preflight.findings import exit_code, print_findings
+from tuner.learn_to_ask.training.preflight.run import preflight
+from tuner.learn_to_ask.training.ray_cluster import cluster_address, end_stale_actors
+from tuner.learn_to_ask.training.resume import (
     check_same_run,
     disk_problem,
     identity,
@@ -62,130 +56,12 @@ from tuner.learn_to_ask.resume import (
     rewind,
     save_sampler_weights,
 )
-from tuner.learn_to_ask.reward import (
-    FUSION_MODES,
-    TRAIN_MODES,
-    FusionMode,
-    TrainMode,
-    decision,
-    grade,
-    needs_grader,
-    reward,
-)
+from tuner.learn_to_ask.training.settings import TrainingSettings, add_settings
 
 if TYPE_CHECKING:
     from agentscope.message import Msg
     from agentscope.model import OpenAIChatModel
-    from agentscope.tuner import JudgeOutput, WorkflowOutput
-
-    from tuner.learn_to_ask.records import Decision
-
-FULL_LEARNING_RATE = 5e-7  # of the published run, which trains the whole policy
-LORA_LEARNING_RATE = 5e-6  # ten times that, since LoRA takes larger steps to get as far
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """Everything tune() takes as an argument; each field is a flag. The defaults are the published run."""
-
-    # policy
-    model_path: str = "Qwen/Qwen2.5-7B-Instruct"
-    max_model_len: int = 8192
-    max_tokens: int = 1024
-    temperature: float = 1.0
-    tensor_parallel_size: int = 1
-    inference_engine_num: int = 4
-    # grader
-    grader: Grader = "auxiliary"
-    auxiliary_model_path: str = "Qwen/Qwen2.5-32B-Instruct"
-    auxiliary_tensor_parallel_size: int = 2
-    auxiliary_engine_num: int = 1
-    grader_temperature: float = 0.7
-    grader_base_url: str = ""
-    grader_model: str = ""
-    grader_api_key_env: str = "OPENAI_API_KEY"
-    # data
-    data: Path = Path("tuner/learn_to_ask/data")
-    total_epochs: int = 4
-    total_steps: int | None = None
-    # reward
-    train_mode: TrainMode = "Ra+Rs"
-    fusion_mode: FusionMode = "default"
-    # GRPO
-    group_size: int = 5
-    learning_rate: float | None = None
-    batch_size: int = 64
-    save_interval_steps: int = 90
-
-    def resolved_learning_rate(self, *, tinker: bool) -> float:
-        """The learning rate of a run: the one given, else the default of what is trained.
-
-        Args:
-            tinker: LoRA weights on a Tinker service instead of the whole policy.
-        """
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return LORA_LEARNING_RATE if tinker else FULL_LEARNING_RATE
-
-    def grader_settings(self, rollout_seconds: float = 600.0) -> GraderSettings:
-        """The grader's share.
-
-        Args:
-            rollout_seconds: Longest time for a group of rollouts, of which grading gets half.
-        """
-        return GraderSettings(
-            grader=self.grader,
-            temperature=self.grader_temperature,
-            max_tokens=self.max_tokens,
-            seconds=rollout_seconds / 2,
-            base_url=self.grader_base_url,
-            model=self.grader_model,
-            api_key_env=self.grader_api_key_env,
-        )
-
-
-_HELP = {
-    "model_path": "the policy: a local folder, a hub id or a model that Tinker offers",
-    "max_model_len": "longest prompt and response together, in tokens",
-    "max_tokens": "longest response of policy and grader, in tokens",
-    "temperature": "of the policy's rollouts",
-    "tensor_parallel_size": "GPUs of one rollout engine",
-    "inference_engine_num": "rollout engines",
-    "grader": "auxiliary: an LLM beside the policy; openai: any compatible endpoint, which frees the auxiliary GPUs; "
-    "offline: rules instead of a model, for trying the pipeline out",
-    "auxiliary_model_path": "the grader's model",
-    "auxiliary_tensor_parallel_size": "GPUs of one grader engine",
-    "auxiliary_engine_num": "grader engines",
-    "grader_temperature": "of the grader",
-    "grader_base_url": "of the openai grader, up to and including /v1",
-    "grader_model": "name under which the openai grader's endpoint offers the model",
-    "grader_api_key_env": "environment variable with the openai grader's key; must be set where Ray's workers run",
-    "data": "folder with train.jsonl of script 2, or the file itself",
-    "total_epochs": "passes over the data",
-    "total_steps": "training steps; overrides --total_epochs",
-    "train_mode": "Ra+Rs: questions and stopping; Ra: questions only; Rs: stopping only",
-    "fusion_mode": "how Ra+Rs combines the scores: default gates by the decision, sum adds them up",
-    "group_size": "rollouts of each task, GRPO's group",
-    "learning_rate": f"of the policy (default: {FULL_LEARNING_RATE:g}; on Tinker, which trains LoRA weights, "
-    f"{LORA_LEARNING_RATE:g}: they want about ten times more)",
-    "batch_size": "tasks a step",
-    "save_interval_steps": "steps between two checkpoints",
-}
-_TYPES = {"total_steps": int, "learning_rate": float}  # of the flags whose default is None
-_CHOICES = {"grader": GRADERS, "train_mode": TRAIN_MODES, "fusion_mode": FUSION_MODES}
-
-
-# What only --estimate reads.
-_ESTIMATE_HELP = {
-    "price_prefill": "USD for a million tokens of prompts",
-    "price_sample": "USD for a million sampled tokens",
-    "price_train": "USD for a million tokens of a training pass",
-    "price_grader_prefill": "USD for a million tokens of the grader's prompts",
-    "price_grader_sample": "USD for a million tokens of the grader's answers",
-    "estimate_response_tokens": f"mean length of a response (default: {RESPONSE_TOKENS:g})",
-    "estimate_grade_tokens": f"mean length of a grader's answer (default: {GRADE_TOKENS:g})",
-}
-
+    from agentscope.tuner import JudgeOutput, TunerModelConfig, WorkflowOutput
 
 Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
 Judge = Callable[..., "Awaitable[JudgeOutput]"]
@@ -333,11 +209,9 @@ def _terminate(summarise: Callable[[], int]) -> None:
     os._exit(EXIT_TERMINATED)
 
 
-def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigterm: Callable[[], None]) -> None:
-    """Calls tune(), which starts Ray where none runs."""
-    from agentscope.tuner import AlgorithmConfig, DatasetConfig, TinkerConfig, TunerModelConfig, tune
-
-    from tuner.learn_to_ask.trinity_actors import in_place_of_trinitys
+def _engines(settings: TrainingSettings, config: RunConfig) -> "tuple[TunerModelConfig, dict[str, TunerModelConfig]]":
+    """The engine of the policy, and the graders by name."""
+    from agentscope.tuner import TinkerConfig, TunerModelConfig
 
     class EngineConfig(TunerModelConfig):  # type: ignore[misc]  # AgentScope counts as untyped here
         """Takes along what config.yaml says of an engine, for which tune() has no argument."""
@@ -371,6 +245,16 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
             reasoning_parser="",
             more=grader_engine,
         )
+    return policy, graders
+
+
+def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigterm: Callable[[], None]) -> None:
+    """Calls tune(), which starts Ray where none runs."""
+    from agentscope.tuner import AlgorithmConfig, DatasetConfig, tune
+
+    from tuner.learn_to_ask.training.trinity_actors import in_place_of_trinitys
+
+    policy, graders = _engines(settings, config)
     cluster = cluster_address(config.ray_address).address
     if cluster and (stale := end_stale_actors(cluster, config.namespace)):
         print(f"ended what an earlier run of this name left on the cluster: {', '.join(stale)}")
@@ -424,23 +308,15 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="check everything a run needs, start nothing")
     parser.add_argument("--estimate", action="store_true", help="count the tokens of the whole run, start nothing")
-    for field in dataclasses.fields(TrainingSettings):
-        parser.add_argument(
-            f"--{field.name}",
-            type=_TYPES.get(field.name, type(field.default)),
-            default=field.default,
-            choices=_CHOICES.get(field.name),
-            help=_HELP[field.name],
-        )
-    group = parser.add_argument_group("only with --estimate")
-    for name, text in _ESTIMATE_HELP.items():
-        group.add_argument(f"--{name}", type=float, help=text)
+    add_settings(parser)
+    add_estimate_settings(parser)
     flags = vars(parser.parse_args())
     config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
-    assumed = {name: value for name in _ESTIMATE_HELP if (value := flags.pop(name)) is not None}
+    assumed = {name: value for name in ESTIMATE_HELP if (value := flags.pop(name)) is not None}
     settings, config = TrainingSettings(**flags), read_config(config_path)
     if only_estimate:
-        return print_token_estimate(settings, assumed)
+        print_estimate(estimate_run(settings, assumed))
+        return EXIT_DONE
     for name in assumed:
         raise UserError(f"--{name}: only --estimate reads it")
     code = check(settings, config)
@@ -455,7 +331,6 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     Returns:
         The exit code, 2 when a finding is fatal.
     """
-    from tuner.learn_to_ask.preflight import exit_code, preflight, print_findings
 
     def ask_endpoint(messages: list[dict[str, str]]) -> str:
         return asyncio.run(reply_of_grader(messages, {}, settings.grader_settings()))
@@ -463,38 +338,6 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     findings = preflight(settings, config, ask_grader=ask_endpoint if settings.grader == "openai" else None)
     print_findings(findings)
     return exit_code(findings)
-
-
-def print_token_estimate(settings: TrainingSettings, assumed: dict[str, float]) -> int:
-    """Prints the tokens of the whole run, counted with the policy's tokenizer, and what they cost.
-
-    Args:
-        settings: The arguments of tune().
-        assumed: The flags of the estimate that were given: prices and mean lengths.
-
-    Returns:
-        The exit code.
-    """
-    from transformers import AutoTokenizer
-
-    from tuner.learn_to_ask.engines.transformers import require_model
-
-    for name, value in assumed.items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"--{name} {value:g}: a number of at least 0 is needed")
-    file = train_file(settings.data)
-    require_model(settings.model_path)
-    prices = {name.removeprefix("price_"): value for name, value in assumed.items() if name.startswith("price_")}
-    found = estimate(
-        settings,
-        file,
-        AutoTokenizer.from_pretrained(settings.model_path),
-        response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
-        grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
-        prices=TrainingPrices(**prices) if prices else None,
-    )
-    print_estimate(found)
-    return EXIT_DONE
 
 
 if __name__ == "__main__":

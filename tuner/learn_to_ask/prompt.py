@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from tuner.learn_to_ask.records import Message
-from tuner.learn_to_ask.reward import TrainMode
+from tuner.learn_to_ask.core.records import Message
+from tuner.learn_to_ask.core.reward import TrainMode
 
 _ASK = """\
 You are a medical assistant who continues an interview with a patient.

@@ -20,7 +20,6 @@ Examples:
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.offline import extract_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, build_engine, natural_int, prices
+from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, job_settings
 
 
 def main() -> int:
@@ -42,31 +41,20 @@ def main() -> int:
     parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
-    parser.add_argument("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
-    parser.add_argument("--max_failures", type=float, default=0.01, help="share of failed samples that exits with 0")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
-    parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    add_job_arguments(parser)
     arguments = parser.parse_args()
 
     return extract_info(
         input_file=arguments.input_file,
         output_file=arguments.output_file,
-        make_engine=partial(
-            build_engine,
+        settings=job_settings(
             arguments,
             prefix="",
             model_path=arguments.model_path,
             model_flag="--model_path",
             offline_answer=extract_answer,
         ),
-        prices=prices(arguments, prefix=""),
-        max_retries=arguments.max_retries,
-        max_failures=arguments.max_failures,
         strict=arguments.strict,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
     )
 
 

@@ -31,23 +31,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
-from tuner.learn_to_ask.data_prepare.overlap import run_both
-from tuner.learn_to_ask.data_prepare.rollout_evaluate import ROLLOUT_MODES, ROLLOUT_SAMPLING, evaluate, roll_out
-from tuner.learn_to_ask.data_prepare.rollout_files import check_earlier_run
+from tuner.learn_to_ask.core.reward import TRAIN_MODES
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
-    build_engine,
+    add_job_arguments,
     check_engine,
-    natural_int,
+    job_settings,
     positive_int,
-    prices,
 )
-from tuner.learn_to_ask.reward import TRAIN_MODES
+from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate
+from tuner.learn_to_ask.evaluation.overlap import run_both
+from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, roll_out
+from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
 
 
-def main() -> int:
-    """Reads the flags, rolls out and grades."""
+def make_parser() -> argparse.ArgumentParser:
+    """The flags; long, because there are many."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s --eval_model_path MODEL --grader_model_path MODEL --test_file_path FILE "
         "--rollout_file_path FILE --eval_file_path FILE [flags]",
@@ -88,15 +88,15 @@ def main() -> int:
         default=ROLLOUT_SAMPLING.repetition_penalty,
         help="of the policy; the Tinker API has none",
     )
-    parser.add_argument("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
-    parser.add_argument("--max_failures", type=float, default=0.01, help="share of failures that exits with 0")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
-    parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    add_job_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Reads the flags, rolls out and grades."""
+    arguments = make_parser().parse_args()
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
     policy_model = {"model_path": arguments.eval_model_path, "model_flag": "--eval_model_path"}
@@ -119,8 +119,7 @@ def main() -> int:
         roll_out,
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
-        make_engine=partial(build_engine, arguments, prefix="eval_", **policy_model),
-        prices=prices(arguments, prefix="eval_"),
+        settings=job_settings(arguments, prefix="eval_", **policy_model),
         sampling=dataclasses.replace(
             ROLLOUT_SAMPLING,
             temperature=arguments.temperature,
@@ -131,24 +130,15 @@ def main() -> int:
         ),
         train_mode=arguments.train_mode,
         rollout_mode=arguments.rollout_mode,
-        max_retries=arguments.max_retries,
-        max_failures=arguments.max_failures,
         strict=arguments.strict,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
     )
     grade = partial(
         evaluate,
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
-        make_engine=partial(build_engine, arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
-        prices=prices(arguments, prefix="grader_"),
+        settings=job_settings(arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
         grade_repeat=arguments.grade_repeat,
-        max_retries=arguments.max_retries,
-        max_failures=arguments.max_failures,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
     )
     codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
     return EXIT_DONE if set(codes) == {EXIT_DONE} else max(codes)

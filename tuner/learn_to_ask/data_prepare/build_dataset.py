@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, check_output, print_summary, progress
+from tuner.learn_to_ask.core.labels import to_task
+from tuner.learn_to_ask.core.records import Sample, Task
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input, write_jsonl
-from tuner.learn_to_ask.labels import to_task
-from tuner.learn_to_ask.records import Sample, Task
 
 
 def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrite: bool) -> int:
@@ -50,7 +50,7 @@ def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrit
         f"built: {output_file}",
         [
             ("samples", report.good),
-            *((f"skipped: {reason}", lines) for reason, lines in sorted(report.bad.items())),
+            *report.skipped_rows,
             ("dropped: continue, no information", outcome["no information"]),
             ("dropped: continue, extraction failed", outcome["extraction failed"]),
             ("tasks", written),

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tuner.learn_to_ask.agent import react_reply
+from tuner.learn_to_ask.core.records import Message
+from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
-from tuner.learn_to_ask.reward import TrainMode
 
 if TYPE_CHECKING:
     from agentscope.model import ChatModelBase, ChatResponse
-
-    from tuner.learn_to_ask.records import Message
 
 
 class ReactEngine:

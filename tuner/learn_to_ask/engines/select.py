@@ -3,13 +3,15 @@
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.engines.base import Engine
+from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.model_source import ModelSource, find_model
+from tuner.learn_to_ask.models.model_source import ModelSource, find_model
 
 ENGINES = ("auto", "vllm", "openai", "transformers", "tinker", "offline")
 
@@ -82,6 +84,44 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     add(f"--{prefix}batch_size", type=positive_int, default=16, help="transformers: conversations at a time")
 
 
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that every script with an engine has."""
+    add = parser.add_argument
+    add("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
+    add("--max_failures", type=float, default=0.01, help="share of failures that exits with 0")
+    add("--seed", type=int, default=0, help="seed of the sampling")
+    add("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
+    add("--resume", action="store_true", help="continue an unfinished run")
+    add("--overwrite", action="store_true", help="replace existing outputs")
+
+
+def job_settings(
+    arguments: argparse.Namespace,
+    *,
+    prefix: str,
+    model_path: str | None,
+    model_flag: str,
+    offline_answer: Callable[[list[dict[str, str]]], str] | None = None,
+) -> JobSettings:
+    """What a job takes from the flags of `add_job_arguments` and `add_engine_arguments`, see `build_engine`."""
+    make_engine = partial(
+        build_engine,
+        arguments,
+        prefix=prefix,
+        model_path=model_path,
+        model_flag=model_flag,
+        offline_answer=offline_answer,
+    )
+    return JobSettings(
+        make_engine=make_engine,
+        prices=prices(arguments, prefix=prefix),
+        max_retries=arguments.max_retries,
+        max_failures=arguments.max_failures,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+
+
 def build_engine(
     arguments: argparse.Namespace,
     *,
@@ -134,7 +174,7 @@ def build_engine(
 def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int) -> Engine:
     """Loads a model into an engine, converted before where that is needed."""
     if source.shards:
-        from tuner.learn_to_ask.checkpoint_conversion import convert_shards
+        from tuner.learn_to_ask.models.checkpoint_conversion import convert_shards
 
         convert_shards(source)
     if name == "vllm":

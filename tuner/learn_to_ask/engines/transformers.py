@@ -9,7 +9,7 @@ from typing import Any
 from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.model_source import Adapter
+from tuner.learn_to_ask.models.model_source import Adapter
 
 # Prompts are sorted by length within this many batches, so that a batch holds little padding.
 _SORTED_BATCHES = 8

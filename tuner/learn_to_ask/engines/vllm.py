@@ -14,7 +14,7 @@ from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sam
 from tuner.learn_to_ask.engines.chat import encode_chat
 from tuner.learn_to_ask.engines.transformers import require_model
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.model_source import Adapter
+from tuner.learn_to_ask.models.model_source import Adapter
 
 # Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
 # the batch stays empty while the next prompts are tokenized.

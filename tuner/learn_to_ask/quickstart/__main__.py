@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
+from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
@@ -29,7 +30,6 @@ from tuner.learn_to_ask.quickstart.processes import (
     wait_for_server,
 )
 from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
-from tuner.learn_to_ask.records import Task
 from tuner.learn_to_ask.report.tables import metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
 
@@ -136,6 +136,8 @@ def main() -> int:
 
 def quickstart(*, folder: Path, steps: int, seed: int, port: int, engine_python: Path) -> None:
     """Runs the pipeline; everything it makes goes to one folder.
+
+    One long function, because it is the pipeline, read from top to bottom.
 
     Args:
         folder: An empty or new folder.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.cli import progress
+from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.core.reward import STOP
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
-from tuner.learn_to_ask.records import Task
-from tuner.learn_to_ask.reward import STOP
 from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS, Attribute, Complaint
 
 END = "<|im_end|>"

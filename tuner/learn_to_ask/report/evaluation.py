@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.learn_to_ask.bootstrap import FloatArray, IntArray
-from tuner.learn_to_ask.metrics import METRICS, scored_rollouts
-from tuner.learn_to_ask.records import GradedTask, Message
+from tuner.learn_to_ask.core.records import GradedTask, Message
+from tuner.learn_to_ask.evaluation.bootstrap import FloatArray, IntArray
+from tuner.learn_to_ask.evaluation.metrics import METRICS, scored_rollouts
 
 SCORES = ("format_score", "content_score")  # those that a grader gives
 NO_DIAGNOSIS = "(none)"

@@ -9,12 +9,12 @@ from zlib import crc32
 
 import numpy as np
 
-from tuner.learn_to_ask.bootstrap import FloatArray
-from tuner.learn_to_ask.metrics import METRICS
-from tuner.learn_to_ask.records import Grade, GradedTask
+from tuner.learn_to_ask.core.records import Grade, GradedTask
+from tuner.learn_to_ask.core.reward import decision, reward
+from tuner.learn_to_ask.evaluation.bootstrap import FloatArray
+from tuner.learn_to_ask.evaluation.metrics import METRICS
 from tuner.learn_to_ask.report.evaluation import Evaluation, diagnosis_label
 from tuner.learn_to_ask.report.reading import read_record
-from tuner.learn_to_ask.reward import decision, reward
 
 MAX_EXAMPLES = 500
 MAX_BYTES = 8_000_000  # of embedded text, so that the page stays below 10 MB

@@ -2,7 +2,7 @@
 
 import re
 
-from tuner.learn_to_ask.report.analysis import Report
+from tuner.learn_to_ask.report.results import Report
 from tuner.learn_to_ask.report.tables import Table, tables
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")

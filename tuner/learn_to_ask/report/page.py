@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.report.analysis import Report
 from tuner.learn_to_ask.report.examples import Examples
 from tuner.learn_to_ask.report.plots import confusion_plot, depth_plot, legend, metrics_plot
+from tuner.learn_to_ask.report.results import Report
 from tuner.learn_to_ask.report.tables import tables
 
 _RESOURCES = Path(__file__).parent

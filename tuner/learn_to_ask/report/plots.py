@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup
 
-from tuner.learn_to_ask.bootstrap import Estimate
-from tuner.learn_to_ask.report.analysis import Report
+from tuner.learn_to_ask.evaluation.bootstrap import Estimate
+from tuner.learn_to_ask.report.results import Report
 from tuner.learn_to_ask.report.tables import interval, share_of
 
 MAX_REWARD = 4.0

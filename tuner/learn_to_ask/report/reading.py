@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import progress
+from tuner.learn_to_ask.core.records import GradedTask
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
 from tuner.learn_to_ask.jsonl import LineError, parse_line
-from tuner.learn_to_ask.records import GradedTask
 from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
 
 _RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"

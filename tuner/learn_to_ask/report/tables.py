@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuner.learn_to_ask.bootstrap import Estimate
-from tuner.learn_to_ask.metrics import METRICS
-from tuner.learn_to_ask.report.analysis import EvaluationSummary, Group, Report
+from tuner.learn_to_ask.evaluation.bootstrap import Estimate
+from tuner.learn_to_ask.evaluation.metrics import METRICS
 from tuner.learn_to_ask.report.evaluation import names_or_unknown
+from tuner.learn_to_ask.report.results import EvaluationSummary, Group, Report
 
 NOT_AVAILABLE = "n/a"
 _BREAKDOWN = ("total_reward", "total_decision_accuracy")  # report.json has every metric

@@ -8,11 +8,12 @@ from pathlib import Path
 from tuner.learn_to_ask.cli import check_output, progress
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import write_text
-from tuner.learn_to_ask.report.analysis import Report, analyse
+from tuner.learn_to_ask.report.analysis import analyse
 from tuner.learn_to_ask.report.examples import choose_examples
 from tuner.learn_to_ask.report.markdown import to_markdown
 from tuner.learn_to_ask.report.page import to_html
 from tuner.learn_to_ask.report.reading import check_comparable, read_evaluation
+from tuner.learn_to_ask.report.results import Report
 
 FILES = ("report.md", "report.json", "report.html")
 

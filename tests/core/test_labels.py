@@ -1,0 +1,213 @@
+"""Step B, the labels: what was still to learn, and whether it was time to stop (spec section 4)."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.learn_to_ask.core.labels import INFO_FIELDS, decision_truth, info_truth, parse_info_set, to_task
+from tuner.learn_to_ask.core.records import Sample
+
+DOCTOR = {"role": "assistant", "content": "Any fever?"}
+PATIENT = {"role": "user", "content": "38.5"}
+SEARCH = {"role": "assistant", "content": "<med_search>"}
+
+
+def sample(future, info_set):
+    return Sample(
+        cid="35310_0",
+        session_id=35310,
+        diagn="Influenza",
+        messages=[{"role": "user", "content": "I feel ill"}],
+        remaining_chat=future,
+        info_set=info_set,
+    )
+
+
+@pytest.mark.parametrize(
+    ("future", "expected"),
+    [
+        pytest.param([], "stop", id="the log ends here"),
+        pytest.param([SEARCH], "stop", id="the doctor ends the interview"),
+        pytest.param([DOCTOR, SEARCH], "stop", id="a question that nobody answers"),
+        pytest.param([DOCTOR, PATIENT, SEARCH], "continue", id="a question and its answer"),
+        pytest.param([SEARCH, PATIENT], "continue", id="the patient goes on after the search"),
+    ],
+)
+def test_the_decision_is_stop_when_the_patient_says_nothing_more(future, expected):
+    assert decision_truth(future) == expected
+
+
+@pytest.mark.parametrize(
+    ("info_set", "expected"),
+    [
+        (None, ""),
+        ([], ""),
+        (["symptom: fever"], "symptom: fever"),
+        (
+            ["symptom: diarrhea", "symptom nature: watery stool", "symptom severity: 4-5 times per day"],
+            "symptom: diarrhea, symptom nature: watery stool, symptom severity: 4-5 times per day",
+        ),
+    ],
+)
+def test_the_information_is_the_items_joined_by_comma_and_space(info_set, expected):
+    assert info_truth(info_set) == expected
+
+
+def test_a_sample_to_continue_from_becomes_a_task_with_its_information():
+    task = to_task(sample([DOCTOR, PATIENT, SEARCH], ["symptom: fever", "symptom severity: 38.5"]))
+    assert task.model_dump() == {
+        "cid": "35310_0",
+        "session_id": "35310",
+        "diagn": "Influenza",
+        "messages": [{"role": "user", "content": "I feel ill"}],
+        "decision_truth": "continue",
+        "info_truth": "symptom: fever, symptom severity: 38.5",
+    }
+
+
+@pytest.mark.parametrize("info_set", [[], None], ids=["nothing to learn", "extraction failed"])
+def test_a_sample_to_continue_from_without_information_is_dropped(info_set):
+    assert to_task(sample([DOCTOR, PATIENT], info_set)) is None
+
+
+@pytest.mark.parametrize(
+    ("info_set", "expected"), [([], ""), (None, ""), (["symptom: fever"], "symptom: fever")], ids=str
+)
+def test_a_sample_to_stop_at_is_kept_whatever_is_known(info_set, expected):
+    task = to_task(sample([SEARCH], info_set))
+    assert (task.decision_truth, task.info_truth) == ("stop", expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param('["symptom: dry cough"]', ["symptom: dry cough"], id="the list alone"),
+        pytest.param("[]", [], id="an empty list is an answer"),
+        pytest.param(' \n["symptom: dry cough"]\n ', ["symptom: dry cough"], id="white space"),
+        pytest.param('```json\n["symptom: dry cough"]\n```', ["symptom: dry cough"], id="a code fence"),
+        pytest.param('Here you are: ["symptom: rash"] Anything else?', ["symptom: rash"], id="prose around it"),
+        pytest.param('As asked [1]: ["symptom: rash"]', ["symptom: rash"], id="a footnote is no list of strings"),
+        pytest.param('Fields [symptom, trigger]: ["symptom: rash"]', ["symptom: rash"], id="prose in brackets"),
+        pytest.param('["symptom: rash", ["symptom: itch"]', ["symptom: itch"], id="a list that never ends"),
+        pytest.param('[["symptom: rash"]]', ["symptom: rash"], id="a list in a list"),
+        pytest.param('{"info_set": ["symptom: rash"]}', ["symptom: rash"], id="a list in an object"),
+        pytest.param('["symptom: pain [left side]"]', ["symptom: pain [left side]"], id="brackets inside an item"),
+        pytest.param(
+            '<think>maybe ["symptom: guess"]</think>["symptom: rash"]',
+            ["symptom: rash"],
+            id="a list inside the reasoning does not count",
+        ),
+        pytest.param('<think>["symptom: guess"]', None, id="reasoning that never ends"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("The patient has a rash.", None, id="prose alone"),
+        pytest.param('"symptom: rash"', None, id="a string"),
+        pytest.param('{"symptom": "rash"}', None, id="an object"),
+        pytest.param("42", None, id="a number"),
+        pytest.param("[1, 2, 3]", None, id="numbers"),
+        pytest.param('["symptom: rash", 3]', None, id="a number among strings"),
+        pytest.param('["symptom: rash", null]', None, id="null among strings"),
+        pytest.param('["rash"]', None, id="an item without a field"),
+        pytest.param('["symptom: rash", "itching"]', None, id="one item without a field among others"),
+        pytest.param("['symptom: rash']", None, id="single quotes are no JSON"),
+        pytest.param('["symptom: rash"', None, id="cut off"),
+    ],
+)
+def test_the_first_json_list_of_strings_outside_the_reasoning_is_read(answer, expected):
+    assert parse_info_set(answer) == expected
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "symptom: rash",
+        "Symptom: rash",
+        "symptom nature: dry",
+        "symptom quality: dry",
+        "symptom location: left knee",
+        "symptom severity: 4-5 times per day",
+        "symptom trigger: after meals",
+        "location: left knee",
+        "Severity: mild",
+    ],
+)
+def test_every_clinical_attribute_is_kept(item):
+    assert parse_info_set(json.dumps([item])) == [item]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "medication: ibuprofen",
+        "allergy: penicillin",
+        "chronic condition: hypertension",
+        "duration: 3 days",
+        "age: 34",
+        "symptoms and signs: rash",
+        ": rash",
+        "symptom location of pain: knee",
+    ],
+)
+def test_a_field_that_nobody_asked_for_is_dropped(item):
+    assert parse_info_set(json.dumps(["symptom: itch", item])) == ["symptom: itch"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["unknown", "Unknown", "UNKNOWN.", " unclear ", "not sure", "unsure", "none", "N/A", "null", "not mentioned", ""],
+)
+def test_a_vague_value_is_dropped(value):
+    assert parse_info_set(json.dumps([f"symptom location: {value}", "symptom: itch"])) == ["symptom: itch"]
+
+
+def test_a_value_that_only_contains_a_vague_word_is_kept():
+    assert parse_info_set('["symptom trigger: unknown food"]') == ["symptom trigger: unknown food"]
+
+
+def test_the_first_of_equal_items_is_kept_in_its_place():
+    answer = '["symptom: Fever", "symptom: cough", "symptom: fever", " symptom: cough "]'
+    assert parse_info_set(answer) == ["symptom: Fever", "symptom: cough"]
+
+
+def test_white_space_around_field_and_value_is_dropped():
+    assert parse_info_set('["  symptom nature :  dry  "]') == ["symptom nature: dry"]
+
+
+def test_a_value_may_hold_colons_and_commas():
+    items = ["symptom trigger: at 22:30, after food"]
+    assert parse_info_set(json.dumps(items)) == items
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("[" * 2000, None),
+        ("[" * 2000 + "]" * 2000, []),
+        ("[" * 2000 + '"symptom: rash"' + "]" * 2000, ["symptom: rash"]),
+    ],
+    ids=["never closed", "empty", "around an item"],
+)
+def test_deep_nesting_is_no_way_to_crash_the_parser(answer, expected):
+    assert parse_info_set(answer) == expected
+
+
+FRAGMENTS = st.sampled_from(
+    ["[", "]", '"', ",", ":", "symptom: rash", '["symptom: rash"]', "<think>", "</think>", "```json\n", "{", "}", "\\u"]
+)
+
+
+@given(answer=st.one_of(st.text(), st.lists(FRAGMENTS, max_size=12).map("".join)))
+def test_whatever_the_answer_only_clinical_attributes_come_out(answer):
+    items = parse_info_set(answer)
+    assert items is None or isinstance(items, list)
+    for item in items or []:
+        field, colon, value = item.partition(": ")
+        assert colon and value.strip()
+        assert field.lower().removeprefix("symptom ") in INFO_FIELDS
+
+
+@given(values=st.lists(st.text(alphabet="abcdefgh ", min_size=1).map(lambda text: f"x{text.strip()}"), unique=True))
+def test_a_well_formed_answer_comes_back_as_it_is(values):
+    items = [f"symptom: {value}" for value in values]
+    assert parse_info_set(json.dumps(items)) == items

@@ -1,0 +1,1 @@
+"""From a test set to graded rollouts and figures."""

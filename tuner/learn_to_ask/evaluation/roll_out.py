@@ -1,0 +1,117 @@
+"""The first half of step 3: rolls a policy out on the test set (spec section 8)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from tuner.learn_to_ask.cli import EXIT_DONE, progress
+from tuner.learn_to_ask.core.records import Message, Task, TaskWithRollouts
+from tuner.learn_to_ask.core.responses import strip_reasoning
+from tuner.learn_to_ask.core.reward import TrainMode
+from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.react import ReactEngine
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.evaluation.overlap import Handover
+from tuner.learn_to_ask.journal import file_digest, text_digest
+from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
+from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
+
+ROLLOUT_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)
+
+RolloutMode = Literal["direct", "react"]
+ROLLOUT_MODES: tuple[RolloutMode, ...] = get_args(RolloutMode)
+
+
+def roll_out(
+    *,
+    test_file: Path,
+    rollout_file: Path,
+    settings: JobSettings,
+    sampling: Sampling,
+    train_mode: TrainMode,
+    rollout_mode: RolloutMode = "direct",
+    strict: bool,
+    handover: Handover | None = None,
+) -> int:
+    """Writes `sampling.n` rollouts for every task of the test set; a task whose rollouts fail is left out.
+
+    One long function, because requests and answers share what is under way.
+
+    Args:
+        test_file: Tasks.
+        rollout_file: `TaskWithRollouts`, in input order, once all are done; kept if complete on resume.
+        settings: Of the policy.
+        sampling: How to sample.
+        train_mode: Which system prompt the policy gets.
+        rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
+        strict: A bad line is an error instead of skipped.
+        handover: Gets every task with rollouts as soon as it is on the disk, those of an earlier run included.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        StoppedError: When the grader at the other end of the handover has failed.
+    """
+    require_input(test_file, "--test_file_path")
+    if is_complete(rollout_file, "--rollout_file_path", settings):
+        return EXIT_DONE
+    report = ReadReport()
+    waiting: dict[int, Task] = {}
+    count = 0
+    total = count_lines(test_file)
+    depends_on = {
+        "input": file_digest(test_file),
+        "sampling": str(sampling),
+        "prompt": text_digest(rollout_prompt(train_mode)),
+        "rollout_mode": rollout_mode,
+    }
+    if rollout_mode == "react":
+        make_policy = settings.make_engine
+        settings = replace(settings, make_engine=lambda: ReactEngine(make_policy(), train_mode))
+    with open_job(rollout_file, settings, depends_on=depends_on) as job:
+
+        def requests() -> Iterator[Request]:
+            nonlocal count
+            for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
+                if handover and handover.stopped:
+                    return
+                index, count = count, count + 1
+                if not job.journal.done(index):
+                    waiting[index] = task
+                    yield Request(index, _conversation(task.messages, train_mode, rollout_mode))
+                elif handover:
+                    handover.put(index, TaskWithRollouts.model_validate(job.journal.record(index)))
+
+        answers = job.ask(requests(), sampling=sampling, parse=lambda texts: [strip_reasoning(text) for text in texts])
+        for answer in progress(answers, title="rolling out", total=total - job.journal.resumed, unit="samples"):
+            task = waiting.pop(answer.key)
+            if answer.value is not None:
+                done = TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=job.engine.description)
+                job.journal.append(answer.key, done)
+                if handover:
+                    handover.put(answer.key, done)
+        if handover:
+            handover.check()
+        if not report.good:
+            raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
+        written = job.journal.finish(count)
+        if handover:
+            handover.end()
+
+    rows = [
+        ("samples", written),
+        *report.skipped_rows,
+        ("rollouts a sample", sampling.n),
+        ("rollout mode", rollout_mode),
+    ]
+    job.print_summary(f"rolled out: {rollout_file}", rows, role="policy")
+    return job.exit_code(failed=job.usage.failed.total(), of=count)
+
+
+def _conversation(messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode) -> list[dict[str, str]]:
+    """What the engine is asked; an agent brings the system prompt itself."""
+    conversation = rollout_messages(messages, train_mode)
+    return conversation[1:] if rollout_mode == "react" else conversation

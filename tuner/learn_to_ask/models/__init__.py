@@ -1,0 +1,1 @@
+"""What a path leads to: a model, a checkpoint, an adapter."""

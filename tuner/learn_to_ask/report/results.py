@@ -1,0 +1,146 @@
+"""What the report says, in numbers: every class here is an object of `report.json`, every attribute a key of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tuner.learn_to_ask.evaluation.agreement import Agreement
+from tuner.learn_to_ask.evaluation.bootstrap import RESAMPLES, SEED, Estimate
+from tuner.learn_to_ask.evaluation.metrics import METRICS
+from tuner.learn_to_ask.report.published import PUBLISHED, PUBLISHED_NOTE
+
+Verdict = Literal["better", "worse", "not distinguishable", "n/a"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some of the samples of an evaluation.
+
+    Attributes:
+        label: What they have in common.
+        samples: How many there are.
+        metrics: Key of `METRICS` -> mean over their rollouts.
+    """
+
+    label: str
+    samples: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """What rollouts with scores did (second word) where the truth was the first word; counts."""
+
+    continue_continue: int
+    continue_stop: int
+    stop_continue: int
+    stop_stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSummary:
+    """One evaluation.
+
+    Attributes:
+        name: What the report calls it.
+        file: Where it was read from.
+        policies: Engine and model of the rollouts; `""` when the file does not say.
+        graders: Engine and model of the grades; `""` when the file does not say.
+        samples: How many.
+        sessions: How many they come from.
+        rollouts: All of them.
+        failed: Rollouts whose grading failed; left out of every average.
+        samples_without_scores: Samples that are in no average, because all their gradings failed or they have no
+            rollout.
+        metrics: Key of `METRICS` -> mean over the rollouts that have scores.
+        confusion: Of continue and stop.
+        by_depth: Groups by how often the patient has spoken, one for each of `DEPTH_BINS` that holds a
+            sample of any evaluation.
+        by_diagnosis: Groups by diagnosis, most frequent first, the rest as one group at the end.
+        reliability: Score -> how far the grader agrees with itself on rollouts graded more than once.
+    """
+
+    name: str
+    file: str
+    policies: list[str]
+    graders: list[str]
+    samples: int
+    sessions: int
+    rollouts: int
+    failed: int
+    samples_without_scores: int
+    metrics: dict[str, Estimate]
+    confusion: Confusion
+    by_depth: list[Group]
+    by_diagnosis: list[Group]
+    reliability: dict[str, Agreement]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of two evaluations, over their common samples.
+
+    Attributes:
+        before: Mean in the baseline.
+        after: Mean in the other evaluation.
+        difference: After minus before, with the interval of the paired bootstrap.
+        verdict: Whether the interval excludes 0, and on which side; more is better for every metric.
+    """
+
+    before: float | None
+    after: float | None
+    difference: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An evaluation against the first one.
+
+    Attributes:
+        baseline: Name of the first evaluation.
+        name: Name of the other one.
+        common: How many samples both have; only these are compared.
+        only_in_baseline: How many samples only the first one has.
+        only_in_other: How many samples only the other one has.
+        sessions: How many sessions the common samples come from.
+        different_graders: Whether the two cannot be said to have been graded by the same grader.
+        metrics: Key of `METRICS` -> the comparison.
+    """
+
+    baseline: str
+    name: str
+    common: int
+    only_in_baseline: int
+    only_in_other: int
+    sessions: int
+    different_graders: bool
+    metrics: dict[str, Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything.
+
+    Attributes:
+        evaluations: In the order of the command line.
+        comparisons: One for each evaluation but the first.
+        notes: What a reader must know before believing the figures.
+        titles: Key of `METRICS` -> its name in tables.
+        published: Column -> key of `METRICS` -> published value.
+        published_note: What these are.
+        confidence: Level of every interval.
+        resamples: Draws behind every interval.
+        seed: Of the draws.
+    """
+
+    evaluations: list[EvaluationSummary]
+    comparisons: list[Comparison]
+    notes: list[str]
+    titles: dict[str, str] = field(default_factory=lambda: {key: metric.title for key, metric in METRICS.items()})
+    published: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {column: dict(values) for column, values in PUBLISHED.items()}
+    )
+    published_note: str = PUBLISHED_NOTE
+    confidence: float = 0.95
+    resamples: int = RESAMPLES
+    seed: int = SEED

@@ -1,0 +1,1 @@
+"""Everything that main.py needs around tune()."""

@@ -1,0 +1,290 @@
+"""How many tokens a training run takes, and what they cost, before it starts."""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.engines.transformers import require_model
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
+from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
+from tuner.learn_to_ask.training.dataset import train_file
+from tuner.learn_to_ask.training.settings import TrainingSettings
+
+# The published run on Tinker.
+PUBLISHED_TOKENS = 112_000_000
+PUBLISHED_USD = 18.0
+PUBLISHED_EPOCHS = 4
+
+RESPONSE_TOKENS = 40.0  # one sentence with one question and two or three answer choices
+GRADE_TOKENS = 120.0  # a few sentences of reasoning and two scores
+TRAINING_PASSES = 2  # Trinity's loss on Tinker takes a forward pass, then one forward and backward
+
+
+# What only --estimate reads.
+ESTIMATE_HELP = {
+    "price_prefill": "USD for a million tokens of prompts",
+    "price_sample": "USD for a million sampled tokens",
+    "price_train": "USD for a million tokens of a training pass",
+    "price_grader_prefill": "USD for a million tokens of the grader's prompts",
+    "price_grader_sample": "USD for a million tokens of the grader's answers",
+    "estimate_response_tokens": f"mean length of a response (default: {RESPONSE_TOKENS:g})",
+    "estimate_grade_tokens": f"mean length of a grader's answer (default: {GRADE_TOKENS:g})",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPrices:
+    """USD for a million tokens; what has no price counts as free, and the estimate says so.
+
+    Attributes:
+        prefill: Of prompts.
+        sample: Of generated tokens.
+        train: Of each training pass.
+        grader_prefill: Of the grader's prompts.
+        grader_sample: Of the grader's answers.
+    """
+
+    prefill: float | None = None
+    sample: float | None = None
+    train: float | None = None
+    grader_prefill: float | None = None
+    grader_sample: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a whole run takes.
+
+    Attributes:
+        tasks: In the training set.
+        steps: Of training.
+        epochs: Passes over the data that the steps make.
+        sequences: Rollouts.
+        graded: Rollouts that a grader sees.
+        prompt_tokens: Of all rollouts; each of a group is charged for its own prompt.
+        response_tokens: Of all rollouts.
+        grading_prompt_tokens: What the grader reads.
+        grading_answer_tokens: What the grader writes.
+        sequence_tokens: Prompt and response of every rollout once: what is trained on.
+        training_passes: How often each of them goes through the model for an update.
+        prices: `None` when no price was given.
+    """
+
+    tasks: int
+    steps: int
+    epochs: float
+    sequences: int
+    graded: int
+    prompt_tokens: int
+    response_tokens: int
+    grading_prompt_tokens: int
+    grading_answer_tokens: int
+    sequence_tokens: int
+    training_passes: int
+    prices: TrainingPrices | None = None
+
+    @property
+    def training_tokens(self) -> int:
+        """All passes of the updates."""
+        return self.sequence_tokens * self.training_passes
+
+    @property
+    def grading_tokens(self) -> int:
+        """What the grader reads and writes."""
+        return self.grading_prompt_tokens + self.grading_answer_tokens
+
+    @property
+    def usd(self) -> float | None:
+        """The bill, `None` without prices."""
+        if self.prices is None:
+            return None
+        return sum(tokens * (getattr(self.prices, name) or 0.0) for name, tokens in self._priced.items()) / 1e6
+
+    @property
+    def unpriced(self) -> list[str]:
+        """The prices that are missing in the bill."""
+        return [name for name, tokens in self._priced.items() if tokens and getattr(self.prices, name, None) is None]
+
+    @property
+    def _priced(self) -> dict[str, int]:
+        """The tokens that each price is for."""
+        return {
+            "prefill": self.prompt_tokens,
+            "sample": self.response_tokens,
+            "train": self.training_tokens,
+            "grader_prefill": self.grading_prompt_tokens,
+            "grader_sample": self.grading_answer_tokens,
+        }
+
+
+def estimate(
+    settings: TrainingSettings,
+    tasks_file: Path,
+    tokenizer: Any,
+    *,
+    response_tokens: float = RESPONSE_TOKENS,
+    grade_tokens: float = GRADE_TOKENS,
+    training_passes: int = TRAINING_PASSES,
+    prices: TrainingPrices | None = None,
+) -> Estimate:
+    """Counts the tokens of a whole run.
+
+    Prompts are counted, responses and grades are assumed. Every rollout of a `continue` task counts as
+    graded, which is an upper bound: a rollout that stops there is not. The grader's prompts are counted
+    with the policy's tokenizer.
+
+    Args:
+        settings: Steps, groups and prompts.
+        tasks_file: The train split.
+        tokenizer: The policy's, with a chat template.
+        response_tokens: Mean length of a response.
+        grade_tokens: Mean length of a grade.
+        training_passes: Passes over each rollout for an update.
+        prices: For an estimate in money.
+
+    Raises:
+        UserError: When the tasks do not fill one batch.
+    """
+    tasks = prompt = graded = grading_prompt = 0
+    for task in read_jsonl(tasks_file, Task, unique_key="cid", report=ReadReport(), quiet=True):
+        tasks += 1
+        prompt += _count(tokenizer, rollout_messages(task.messages, settings.train_mode))
+        if task.decision_truth == "continue" and settings.grader != "offline":
+            graded += 1
+            grading_prompt += _count(tokenizer, grading_messages(task.messages, "", task.info_truth))
+    steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
+    if not tasks or not steps:
+        raise UserError(f"--data {tasks_file}: {tasks} tasks do not fill one batch of {settings.batch_size}")
+    epochs = steps * settings.batch_size / tasks
+    rollouts = epochs * settings.group_size  # of each task
+    sequences = steps * settings.batch_size * settings.group_size
+    responses = round(sequences * response_tokens)
+    prompts = round(prompt * rollouts)
+    return Estimate(
+        tasks=tasks,
+        steps=steps,
+        epochs=epochs,
+        sequences=sequences,
+        graded=round(graded * rollouts),
+        prompt_tokens=prompts,
+        response_tokens=responses,
+        grading_prompt_tokens=round((grading_prompt + graded * response_tokens) * rollouts),
+        grading_answer_tokens=round(graded * rollouts * grade_tokens),
+        sequence_tokens=prompts + responses,
+        training_passes=training_passes,
+        prices=prices,
+    )
+
+
+def _count(tokenizer: Any, messages: list[dict[str, str]]) -> int:
+    """Tokens of a chat as the model reads it."""
+    return len(encode_chat(tokenizer, messages, max_prompt_tokens=None)[0])
+
+
+def calibration(found: Estimate) -> str:
+    """Compares an estimate, scaled to the published number of epochs, with the published figure.
+
+    It is not published what the 112 million tokens count, so each reading is listed with its share.
+    """
+    scale = PUBLISHED_EPOCHS / found.epochs
+    readings = {
+        "rollouts alone (prompts and responses)": found.sequence_tokens,
+        "rollouts and grading": found.sequence_tokens + found.grading_tokens,
+        f"rollouts and training in {found.training_passes} passes": found.sequence_tokens + found.training_tokens,
+        "all of it": found.sequence_tokens + found.training_tokens + found.grading_tokens,
+    }
+    shares = {name: tokens * scale / PUBLISHED_TOKENS for name, tokens in readings.items()}
+    nearest = min(shares, key=lambda name: abs(shares[name] - 1))
+    lines = [
+        f"published: {_millions(PUBLISHED_TOKENS)} tokens, {PUBLISHED_USD:.0f} USD for {PUBLISHED_EPOCHS} epochs, "
+        f"{PUBLISHED_USD / PUBLISHED_TOKENS * 1e6:.2f} USD a million; what was counted is not said",
+        f"this estimate scaled to {PUBLISHED_EPOCHS} epochs:",
+        *(f"  {shares[name]:>7.1%}  {_millions(readings[name] * scale)}  {name}" for name in readings),
+        f"nearest: {nearest}, {shares[nearest]:.1%} of the published tokens",
+        f"assumes that the published run had these {found.tasks} tasks and this group size, "
+        f"{_mean(found.response_tokens, found.sequences)} tokens a response",
+        f"and, where grading counts, a grade of {_mean(found.grading_answer_tokens, found.graded)} tokens for every "
+        "rollout of a continue task",
+    ]
+    if found.usd is not None:
+        said = f"{found.usd * scale:.2f} USD for {PUBLISHED_EPOCHS} epochs by the prices given"
+        lines.append(f"{said}: {found.usd * scale / PUBLISHED_USD:.1%} of the published bill")
+    return "\n".join(lines)
+
+
+def print_estimate(found: Estimate) -> None:
+    """Prints the estimate and its calibration on one screen."""
+    rows: list[tuple[str, str]] = [
+        ("tasks", f"{found.tasks}"),
+        ("steps", f"{found.steps} ({found.epochs:.2f} epochs)"),
+        ("rollouts", f"{found.sequences}, {found.graded} of them graded at most"),
+        ("prompt tokens", _millions(found.prompt_tokens)),
+        ("response tokens", f"{_millions(found.response_tokens)} (assumed, not counted)"),
+        ("grading prompt tokens", _millions(found.grading_prompt_tokens)),
+        ("grading answer tokens", f"{_millions(found.grading_answer_tokens)} (assumed, not counted)"),
+        ("trained tokens", f"{_millions(found.sequence_tokens)} (prompt and response of every rollout)"),
+        ("training tokens", f"{_millions(found.training_tokens)} ({found.training_passes} passes)"),
+        ("cost", _cost(found)),
+    ]
+    print("estimate of the whole run")
+    for label, value in rows:
+        print(f"  {label:<22}{value}")
+    print(calibration(found))
+
+
+def _cost(found: Estimate) -> str:
+    """The bill for reading, with what it leaves out."""
+    if found.usd is None:
+        return "unknown, no prices given"
+    left_out = ", ".join(f"--price_{name}" for name in found.unpriced)
+    return f"{found.usd:.2f} USD" + (f", without what {left_out} would add" if left_out else "")
+
+
+def _mean(tokens: int, count: int) -> str:
+    """Tokens of one, for reading."""
+    return f"{tokens / count:.0f}" if count else "0"
+
+
+def _millions(tokens: float) -> str:
+    """Tokens for reading."""
+    return f"{tokens / 1e6:.2f} M"
+
+
+def add_estimate_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that only `--estimate` reads."""
+    group = parser.add_argument_group("only with --estimate")
+    for name, text in ESTIMATE_HELP.items():
+        group.add_argument(f"--{name}", type=float, help=text)
+
+
+def estimate_run(settings: TrainingSettings, assumed: dict[str, float]) -> Estimate:
+    """Estimates a run from its flags, counted with the policy's tokenizer, and what they cost.
+
+    Args:
+        settings: The arguments of tune().
+        assumed: The flags of the estimate that were given: prices and mean lengths.
+
+    Raises:
+        UserError: When a flag is no such number, or data or model are missing.
+    """
+    from transformers import AutoTokenizer
+
+    for name, value in assumed.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name} {value:g}: a number of at least 0 is needed")
+    file = train_file(settings.data)
+    require_model(settings.model_path)
+    prices = {name.removeprefix("price_"): value for name, value in assumed.items() if name.startswith("price_")}
+    return estimate(
+        settings,
+        file,
+        AutoTokenizer.from_pretrained(settings.model_path),
+        response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
+        grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
+        prices=TrainingPrices(**prices) if prices else None,
+    )

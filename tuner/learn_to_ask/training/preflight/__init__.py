@@ -1,0 +1,1 @@
+"""Everything that a training run needs, checked before it costs anything: one file for each subject."""

@@ -1,0 +1,124 @@
+"""Checks of services: Tinker offers the models, the grader grades, the monitor can be imported."""
+
+import difflib
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from tuner.learn_to_ask.core.grading import parse_grade
+from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.engines.offline import grade_answer
+from tuner.learn_to_ask.prompt import grading_messages
+from tuner.learn_to_ask.training.config_file import RunConfig
+from tuner.learn_to_ask.training.preflight.findings import Finding, one_line, within
+from tuner.learn_to_ask.training.settings import TrainingSettings
+
+AskGrader = Callable[[list[dict[str, str]]], str]
+
+_TINKER_SECONDS = 20.0
+_GRADER_SECONDS = 120.0
+_SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
+# What Trinity's monitors import, and where each sends its figures (trinity/utils/monitor.py).
+_MONITORS = {
+    "tensorboard": ("torch.utils.tensorboard", "files in the run's folder, works offline"),
+    "wandb": ("wandb", "Weights & Biases; the key from WANDB_API_KEY or `wandb login`"),
+    "mlflow": ("mlflow", "an MLflow server, monitor.monitor_args.uri or http://localhost:5000"),
+    "swanlab": ("swanlab", "SwanLab; the key from SWANLAB_API_KEY"),
+}
+
+
+def check_monitor(config: RunConfig) -> Finding:
+    """Imports what the monitor of config.yaml needs: Trinity would only fail once its actors are up."""
+    name = config.monitor
+    module, place = _MONITORS[name]
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        package = "tensorboard" if name == "tensorboard" else module
+        said = f"monitor.monitor_type {name} cannot be imported ({one_line(error)}): pip install {package}, "
+        return Finding(
+            "fatal", "monitor", f"{said}or choose {', '.join(other for other in _MONITORS if other != name)}"
+        )
+    if name == "swanlab" and not os.environ.get("SWANLAB_API_KEY"):
+        return Finding("fatal", "monitor", "set SWANLAB_API_KEY in the environment before Ray starts")
+    return Finding("ok", "monitor", f"{name}: {place}")
+
+
+def offered_models(base_url: str | None) -> list[str]:
+    """Asks a Tinker service which models it offers."""
+    import tinker
+
+    service: Any = tinker.ServiceClient(base_url=base_url) if base_url else tinker.ServiceClient()
+    try:
+        return [model.model_name for model in service.get_server_capabilities().supported_models if model.model_name]
+    finally:
+        service.holder.close()
+
+
+def check_tinker(
+    settings: TrainingSettings,
+    base_url: str | None,
+    list_models: Callable[[str | None], list[str]] = offered_models,
+    *,
+    seconds: float = _TINKER_SECONDS,
+) -> Finding:
+    """Checks key, service and models.
+
+    Args:
+        settings: Names the models.
+        base_url: Of the service, `None` for the hosted one.
+        list_models: Asks the service what it offers.
+        seconds: How long the service may take to answer.
+    """
+    if not os.environ.get("TINKER_API_KEY"):
+        return Finding("fatal", "tinker key", "set TINKER_API_KEY in the environment before the start")
+    service = base_url or os.environ.get("TINKER_BASE_URL") or "the hosted service"
+    try:
+        offered = within(seconds, lambda: list_models(base_url))
+    except Exception as error:
+        said = f"{service}: {type(error).__name__}: {one_line(error)}; check model.tinker.base_url and the key"
+        return Finding("fatal", "tinker service", said)
+    wanted = [("--model_path", settings.model_path)]
+    if settings.grader == "auxiliary":  # Trinity takes every auxiliary model to Tinker too
+        wanted.append(("--auxiliary_model_path", settings.auxiliary_model_path))
+    missing = [(flag, model) for flag, model in wanted if model not in offered]
+    if missing:
+        named = " nor ".join(f"{flag} {model}" for flag, model in missing)
+        near = [name for _, model in missing for name in difflib.get_close_matches(model, offered, n=2)]
+        advice = f", did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        said = f"{service} does not offer {named}{advice}; it offers {', '.join(sorted(offered)) or 'nothing'}"
+        return Finding("fatal", "tinker service", said)
+    return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
+
+
+def check_grader(
+    grader: str, task: Task, ask_grader: AskGrader | None = None, *, seconds: float = _GRADER_SECONDS
+) -> Finding:
+    """Has the grader answer one real grading prompt, where it can be reached before the start.
+
+    Args:
+        grader: As in the settings.
+        task: Its context and reference make the prompt.
+        ask_grader: Sends the prompt; not needed for the offline grader.
+        seconds: How long the grader may take.
+    """
+    if grader == "auxiliary":
+        return Finding("ok", "grader", "an auxiliary model, it can only be tried once the engines are up")
+    if grader == "offline" and ask_grader is None:
+        ask_grader = grade_answer
+    if ask_grader is None:
+        return Finding("warning", "grader", f"--grader {grader} was not tried")
+    ask = ask_grader
+    messages = grading_messages(task.messages, _SAMPLE_QUESTION, task.info_truth)
+    try:
+        reply = within(seconds, lambda: ask(messages))
+    except Exception as error:
+        said = f"--grader {grader} does not answer: {type(error).__name__}: {one_line(error)}; check its flags and key"
+        return Finding("fatal", "grader", said)
+    scores = parse_grade(reply)
+    if scores is None:
+        said = f"--grader {grader} answers without readable scores, use a model that follows the format: "
+        return Finding("fatal", "grader", said + repr(reply[:120]))
+    said = f"--grader {grader} answers: format {scores.format_score}, content {scores.content_score}"
+    return Finding("ok", "grader", said)

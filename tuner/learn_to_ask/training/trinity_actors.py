@@ -1,0 +1,158 @@
+"""Trinity's explorer and trainer, with what a run needs that is killed, resumed or fails in mid-step."""
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import ray
+import trinity.explorer.explorer
+import trinity.trainer.trainer
+from trinity.common.constants import RunningStatus, SyncMethod
+from trinity.explorer.explorer import Explorer
+from trinity.trainer.trainer import Trainer
+
+from tuner.learn_to_ask.training.resume import last_checkpoint
+
+
+class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hints
+    """Rolls out; its engines find the run's own cluster, and when it fails the trainer does not wait for it."""
+
+    on_sigterm: ClassVar[Callable[[], None] | None] = None  # of main.py's process, where the actors are made
+
+    @classmethod
+    def get_actor(cls, config: Any) -> Any:
+        """Makes the actor; called in main.py's process right after Ray is up.
+
+        vLLM's engine core is a process that Ray does not start: it looks for its cluster by RAY_ADDRESS, and without
+        it takes whatever cluster it finds on the machine, or starts one.
+        """
+        if cls.on_sigterm is not None:
+            _take_sigterm(cls.on_sigterm)  # ray.init() has just put its own handler there
+        address = ray.get_runtime_context().gcs_address
+        options = {"name": config.explorer.name, "namespace": config.ray_namespace}
+        return ray.remote(cls).options(**options, runtime_env={"env_vars": {"RAY_ADDRESS": address}}).remote(config)
+
+    async def explore(self) -> str:
+        """Explores until the end of the data or until something fails.
+
+        Trinity's explorer breaks off without a word to the trainer, which then waits for data until it gives up.
+        """
+        name: str = await super().explore()
+        if self.scheduler is not None:  # only left standing when it broke off
+            requires_sync = await self.synchronizer.explorer_requires_sync.remote()
+            status = RunningStatus.REQUIRE_SYNC if requires_sync else RunningStatus.RUNNING
+            await self.synchronizer.set_explorer_status.remote(RunningStatus.STOPPED, old_status=status)
+            await self.shutdown()  # closes the queue of rollouts: the trainer saves and ends
+        return name
+
+
+class LearnerTrainer(Trainer):  # type: ignore[misc]  # Trinity has no type hints
+    """Trains; counts a step when it is done, and goes on from a checkpoint with every way of syncing weights."""
+
+    _saved_step = 0  # of the last checkpoint that this start has begun to write
+
+    async def prepare(self) -> None:
+        """Loads the last checkpoint and puts its weights where the engines look for them first.
+
+        Both sides start with a weight sync. Left alone, the trainer would say "none" with `checkpoint`, on which the
+        engines fail, and with `memory` often be too late, so that the first rollouts would come from the base model.
+        `nccl` syncs the two directly.
+        """
+        await super().prepare()
+        if not self.train_step_num or self.config.trainer.trainer_type != "verl":
+            return
+        if self.sync_method == SyncMethod.CHECKPOINT:
+            from trinity.common.models.utils import get_checkpoint_dir_with_step_num, load_state_dict
+
+            await self.engine.save_state_dict()  # the first call only says "none", from now on it saves
+            folder, step = get_checkpoint_dir_with_step_num(
+                checkpoint_root_path=self.config.checkpoint_job_dir,
+                trainer_type=self.config.trainer.trainer_type,
+                step_num=self.train_step_num,
+            )
+            weights = load_state_dict(os.path.join(folder, "actor"), self.config.trainer)  # noqa: PTH118  # a text
+            await self.synchronizer.set_model_state_dict.remote(weights, step)
+        elif self.sync_method == SyncMethod.MEMORY:
+            await self.engine.upload_state_dict()
+
+    async def save_checkpoint(self, block_until_saved: bool = False, save_as_hf: bool = False) -> dict[str, Any]:
+        """Saves, after a look at what became of the checkpoint before.
+
+        verl writes in threads whose errors nobody hears: on a full disk a run would train on without being saved.
+
+        Raises:
+            RuntimeError: When the checkpoint before was not written to its end.
+        """
+        if self.config.trainer.trainer_type == "verl":
+            self._require_saved()
+        metrics: dict[str, Any] = await super().save_checkpoint(block_until_saved, save_as_hf)
+        self._saved_step = self.train_step_num
+        return metrics
+
+    def _require_saved(self) -> None:
+        """Waits for the threads of the checkpoint before, and looks for its number where it is noted last."""
+        step = self._saved_step
+        if not step or step == self.train_step_num:  # saved again at the end of a run, in another format
+            return
+        self.engine.actor_rollout_wg.wait_on_save_thread()
+        reached = last_checkpoint(Path(self.config.checkpoint_job_dir))
+        if reached < step:
+            raise RuntimeError(
+                f"the checkpoint of step {step} was not written, the last whole one is of step {reached}"
+            )
+
+    async def _sample_data(self) -> Any:
+        """Samples a batch; the end of the data arrives wrapped up and would be logged as an error."""
+        try:
+            return await super()._sample_data()
+        except RuntimeError as error:
+            if isinstance(error.__cause__, StopAsyncIteration):
+                raise StopAsyncIteration("the explorer has ended") from None
+            raise
+
+    async def train_step(self, exps: list[Any]) -> dict[str, Any]:
+        """Trains one step.
+
+        Trinity counts before it trains: a step that failed would be saved as done and its tasks never be trained on.
+        """
+        step = self.train_step_num
+        try:
+            metrics: dict[str, Any] = await super().train_step(exps)
+        except Exception:
+            counter = "global_steps" if hasattr(self.engine, "global_steps") else "_train_step_num"
+            setattr(self.engine, counter, step)
+            self.logger.error(f"Step {step + 1} failed and does not count:\n{traceback.format_exc()}")
+            raise
+        return metrics
+
+
+@contextmanager
+def in_place_of_trinitys(on_sigterm: Callable[[], None]) -> Iterator[None]:
+    """Has Trinity's launcher start these two instead of its own.
+
+    Args:
+        on_sigterm: Called when this process is told to end; it is not to return.
+    """
+    LearnerExplorer.on_sigterm = on_sigterm
+    trinity.explorer.explorer.Explorer, trinity.trainer.trainer.Trainer = LearnerExplorer, LearnerTrainer
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        trinity.explorer.explorer.Explorer, trinity.trainer.trainer.Trainer = Explorer, Trainer
+        LearnerExplorer.on_sigterm = None
+        signal.signal(signal.SIGTERM, before)
+
+
+def _take_sigterm(action: Callable[[], None]) -> None:
+    """Sets the handler of SIGTERM."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        action()
+
+    signal.signal(signal.SIGTERM, handle)
