@@ -1,0 +1,51 @@
+"""The committed examples are what the scripts write today."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from run_scripts import build, evaluate, extract
+
+from tuner.learn_to_ask.core.records import GradedTask, Sample, Session, Task, TaskWithRollouts
+from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LOGS = Path(__file__).parents[1] / "tuner" / "learn_to_ask" / "sample_data" / "test_origin.jsonl"
+
+
+def first_five(path):
+    return path.read_bytes().splitlines(keepends=True)[:5]
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "key"),
+    [
+        ("sessions", Session, "session_id"),
+        ("samples", Sample, "cid"),
+        ("tasks", Task, "cid"),
+        ("rollouts", TaskWithRollouts, "cid"),
+        ("evaluation", GradedTask, "cid"),
+    ],
+)
+def test_there_are_five_lines_of_every_format_and_each_is_one_record(name, record, key):
+    report = ReadReport()
+    assert len(list(read_jsonl(EXAMPLES / f"{name}.jsonl", record, unique_key=key, report=report))) == 5
+    assert not report.skipped_rows
+
+
+def test_the_sessions_are_those_of_the_sample_logs():
+    assert first_five(EXAMPLES / "sessions.jsonl") == first_five(LOGS)
+
+
+@pytest.mark.parametrize(("script", "given", "made"), [(extract, "sessions", "samples"), (build, "samples", "tasks")])
+def test_the_scripts_make_the_same_samples_and_tasks(script, given, made, tmp_path):
+    shutil.copy(EXAMPLES / f"{given}.jsonl", tmp_path / "in.jsonl")
+    assert script(tmp_path).returncode == 0
+    assert first_five(tmp_path / "out.jsonl") == first_five(EXAMPLES / f"{made}.jsonl")
+
+
+def test_script_3_makes_the_same_evaluation_of_the_rollouts(tmp_path):
+    shutil.copy(EXAMPLES / "tasks.jsonl", tmp_path / "in.jsonl")
+    shutil.copy(EXAMPLES / "rollouts.jsonl", tmp_path / "out.jsonl")
+    assert evaluate(tmp_path, "--resume", "--rollout_repeat=2").returncode == 0
+    assert (tmp_path / "eval.jsonl").read_bytes() == (EXAMPLES / "evaluation.jsonl").read_bytes()
