@@ -121,12 +121,12 @@ def test_given_a_server_that_dies_when_step_a_resumes_then_nothing_was_given_up(
 
 DRIVER = """
 import sys
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
-from test_openai_engine import extract
+from test_openai_step_a import extract
 from tuner.learn_to_ask.engines.openai_api import OpenAIEngine
-engine = OpenAIEngine(base_url=sys.argv[3], model="m", concurrency=8, backoff_base=0.001)
-sys.exit(extract(Path(sys.argv[4]), Path(sys.argv[5]), engine, resume=True))
+engine = OpenAIEngine(base_url=sys.argv[2], model="m", concurrency=8, backoff_base=0.001)
+sys.exit(extract(Path(sys.argv[3]), Path(sys.argv[4]), engine, resume=True))
 """
 
 
@@ -147,7 +147,8 @@ def test_given_20_kills_when_resumed_each_time_then_the_output_is_right_and_noth
     chance = random.Random(3)
     unsettled = 0
     with FaultServer(faulty, answer=extract_answer) as server:
-        command = [sys.executable, "-c", DRIVER, str(REPOSITORY), str(REPOSITORY / "tests"), server.base_url]
+        places = (REPOSITORY, REPOSITORY / "tests" / "helpers", REPOSITORY / "tests" / "engines")
+        command = [sys.executable, "-c", DRIVER, ":".join(map(str, places)), server.base_url]
         command += [str(input_file), str(output)]
         for _ in range(20):
             before, first = journaled(journal), server.received

@@ -144,7 +144,7 @@ def test_a_conversion_that_is_killed_leaves_nothing_that_looks_finished(checkpoi
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}:{Path(__file__).parent}"},
         start_new_session=True,
     )
     log = checkpoint / "actor" / f"{CONVERTED}.partial" / "converter.log"
