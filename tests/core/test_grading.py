@@ -37,11 +37,36 @@ def test_a_reply_as_the_prompt_asks_for_it():
         (" 0.5 ", 0.5),
         ("\n0.5\n", 0.5),
         ("00.5", 0.5),
+        ("1,0", 1.0),
+        ("1.0/1.0", 1.0),
+        ("0.5 / 1", 0.5),
+        ("**0.5**", 0.5),
+        ("score: 1.0", 1.0),
+        ("1.0 (one question)", 1.0),
+        ("1.0 - one question", 1.0),
+        ("１．０", 1.0),
+        ("1.0（一个问题）", 1.0),
     ],
 )
 def test_numbers_from_0_to_1_are_scores(written, expected):
     assert scores_of(f"<format_score>{written}</format_score><content_score>0.5</content_score>") == (expected, 0.5)
     assert scores_of(f"<format_score>0.5</format_score><content_score>{written}</content_score>") == (0.5, expected)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<FORMAT_SCORE>1.0</FORMAT_SCORE><Content_Score>0.5</Content_Score>",
+        "< format_score>1.0</ format_score>\n<content_score >0.5</content_score >",
+        "**<format_score>1.0</format_score>** **<content_score>0.5</content_score>**",
+        "&lt;format_score&gt;1.0&lt;/format_score&gt;&lt;content_score&gt;0.5&lt;/content_score&gt;",
+        "<format_score>1.0</format_score>\n<content_score>0.5",
+        'Here: {"think": "ok", "format_score": 1.0, "content_score": "0.5"}',
+        "format_score: 1.0\n- **content_score**: 0.5",
+    ],
+)
+def test_what_models_make_of_the_form_is_read(reply):
+    assert scores_of(f"<think>{reply.replace('0.5', '0.0')}</think>{reply}") == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +85,13 @@ def test_numbers_from_0_to_1_are_scores(written, expected):
         "1e0",
         "1e-1",
         "1_0",
-        "1,0",
         "0x1",
         "1/2",
         "1.0.0",
         ".",
         "",
         "one",
-        "1.0 (one question)",
-        "score: 1.0",
         "1.0, 0.5 or 0.0",
-        "**1.0**",
         "1.0%",
     ],
 )
@@ -90,10 +111,8 @@ def test_anything_else_is_no_score_and_the_grader_is_asked_again(written):
         "<think>fine</think><format_score>1.0</format_score>",
         "<format_score>1.0<content_score>1.0</content_score>",
         "<format_score>1.0</content_score><content_score>1.0</format_score>",
-        "<FORMAT_SCORE>1.0</FORMAT_SCORE><CONTENT_SCORE>1.0</CONTENT_SCORE>",
         "<format score>1.0</format score><content score>1.0</content score>",
         "[format_score]1.0[/format_score][content_score]1.0[/content_score]",
-        "< format_score>1.0</ format_score>< content_score>1.0</ content_score>",
     ],
 )
 def test_a_reply_without_both_tags_is_no_grade(reply):

@@ -90,7 +90,9 @@ def test_a_sample_to_stop_at_is_kept_whatever_is_known(info_set, expected):
         pytest.param('Here you are: ["symptom: rash"] Anything else?', ["symptom: rash"], id="prose around it"),
         pytest.param('As asked [1]: ["symptom: rash"]', ["symptom: rash"], id="a footnote is no list of strings"),
         pytest.param('Fields [symptom, trigger]: ["symptom: rash"]', ["symptom: rash"], id="prose in brackets"),
-        pytest.param('["symptom: rash", ["symptom: itch"]', ["symptom: itch"], id="a list that never ends"),
+        pytest.param(
+            '["symptom: rash", ["symptom: itch"]', ["symptom: rash", "symptom: itch"], id="a list that never ends"
+        ),
         pytest.param('[["symptom: rash"]]', ["symptom: rash"], id="a list in a list"),
         pytest.param('{"info_set": ["symptom: rash"]}', ["symptom: rash"], id="a list in an object"),
         pytest.param('["symptom: pain [left side]"]', ["symptom: pain [left side]"], id="brackets inside an item"),
@@ -103,18 +105,39 @@ def test_a_sample_to_stop_at_is_kept_whatever_is_known(info_set, expected):
         pytest.param("", None, id="nothing"),
         pytest.param("The patient has a rash.", None, id="prose alone"),
         pytest.param('"symptom: rash"', None, id="a string"),
-        pytest.param('{"symptom": "rash"}', None, id="an object"),
+        pytest.param('{"symptom": "rash"}', ["symptom: rash"], id="an object"),
         pytest.param("42", None, id="a number"),
         pytest.param("[1, 2, 3]", None, id="numbers"),
         pytest.param('["symptom: rash", 3]', None, id="a number among strings"),
         pytest.param('["symptom: rash", null]', None, id="null among strings"),
         pytest.param('["rash"]', None, id="an item without a field"),
-        pytest.param('["symptom: rash", "itching"]', None, id="one item without a field among others"),
-        pytest.param("['symptom: rash']", None, id="single quotes are no JSON"),
-        pytest.param('["symptom: rash"', None, id="cut off"),
+        pytest.param('["symptom: rash", "no trigger"]', ["symptom: rash"], id="a remark among items"),
+        pytest.param(
+            """['symptom: rash', "symptom trigger: mother's soap"]""",
+            ["symptom: rash", "symptom trigger: mother's soap"],
+            id="Python's quotes",
+        ),
+        pytest.param('["symptom: rash"', ["symptom: rash"], id="cut off behind an item"),
+        pytest.param('["symptom: rash", "symptom trig', ["symptom: rash"], id="cut off within an item"),
+        pytest.param('[] or rather ["symptom: rash"] but not []', ["symptom: rash"], id="the last that is not empty"),
+        pytest.param('["symptom: rash"] better: ["symptom: itch"]', ["symptom: itch"], id="the last of two"),
+        pytest.param('["symptom: rash",]', ["symptom: rash"], id="a comma too many"),
+        pytest.param("[“symptom: rash”，]", ["symptom: rash"], id="curly quotes"),
+        pytest.param('["symptom：rash"]', ["symptom: rash"], id="a full-width colon"),
+        pytest.param('[{"field": "symptom", "value": "rash"}]', ["symptom: rash"], id="field and value"),
+        pytest.param('[{"symptom": ["rash", "itch"]}]', ["symptom: rash", "symptom: itch"], id="an object of lists"),
+        pytest.param(
+            "1. symptom: rash\n2) **symptom trigger**: soap", ["symptom: rash", "symptom trigger: soap"], id="numbered"
+        ),
+        pytest.param("- 症状：皮疹\n- 症状诱因：未知", ["symptom: 皮疹"], id="Chinese lines"),
+        pytest.param(
+            '["症状严重程度: 39度", "symptom_nature: dry"]',
+            ["symptom severity: 39度", "symptom_nature: dry"],
+            id="other names",
+        ),
     ],
 )
-def test_the_first_json_list_of_strings_outside_the_reasoning_is_read(answer, expected):
+def test_the_last_list_outside_the_reasoning_is_read_in_any_form(answer, expected):
     assert parse_info_set(answer) == expected
 
 
