@@ -36,7 +36,8 @@ from tuner.learn_to_ask.core.segmentation import segment  # noqa: E402
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
 from tuner.learn_to_ask.engines.base import Sampling  # noqa: E402
 from tuner.learn_to_ask.engines.job import JobSettings  # noqa: E402
-from tuner.learn_to_ask.engines.openai_api import OpenAIEngine  # noqa: E402
+from tuner.learn_to_ask.engines.openai_address import Endpoint  # noqa: E402
+from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine  # noqa: E402
 from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate  # noqa: E402
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_SAMPLING, roll_out  # noqa: E402
 
@@ -157,7 +158,7 @@ def step_3_parts(
 
 def make_engine(server: Server, concurrency: int) -> OpenAIEngine:
     """The engine to measure."""
-    return OpenAIEngine(base_url=server.base_url, model="bench", concurrency=concurrency)
+    return OpenAIEngine(Endpoint(base_url=server.base_url, model="bench"), concurrency=concurrency)
 
 
 def with_engine(server: Server, concurrency: int, run: Callable[[OpenAIEngine], int]) -> int:

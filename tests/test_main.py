@@ -114,6 +114,7 @@ def test_a_right_question_is_graded_and_its_parts_are_logged_beside_the_reward()
         "content_score": 0.5,
         "format_score": 1.0,
         "stopped_when_to_continue": 0.0,
+        "said_nothing": 0.0,
         "grader_failures": 0.0,
     }
     [call] = grader.calls
@@ -168,7 +169,12 @@ def test_a_rollout_whose_grading_fails_has_no_reward_rather_than_zero_and_is_cou
     output, grader = judge(CONTINUE_TASK, "Is it dry?", "no", "idea", "at all")
 
     assert math.isnan(output.reward)
-    assert output.metrics == {"action_score": 1.0, "stopped_when_to_continue": 0.0, "grader_failures": 1.0}
+    assert output.metrics == {
+        "action_score": 1.0,
+        "stopped_when_to_continue": 0.0,
+        "said_nothing": 0.0,
+        "grader_failures": 1.0,
+    }
     assert len(grader.calls) == 3
     assert "left out of the update: the grader gave no readable scores in 3 tries" in capsys.readouterr().err
 

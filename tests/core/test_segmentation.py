@@ -93,7 +93,9 @@ def test_numbers_and_strings_name_sessions(given_id, expected):
 
 
 MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=5)}),
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=5).map("m{}".format)}
+    ),
     min_size=1,
     max_size=12,
 )

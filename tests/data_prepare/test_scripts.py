@@ -25,6 +25,7 @@ from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.base import Reply
 from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.offline import OfflineEngine, extract_answer
+from tuner.learn_to_ask.errors import UserError
 
 HEAVY = {"torch", "vllm", "transformers", "ray", "trinity"}
 
@@ -90,7 +91,9 @@ def test_the_sample_logs_run_through_both_steps(tmp_path):
 @pytest.mark.parametrize(("step", "good"), MODEL_FREE)
 def test_a_bad_line_is_reported_and_skipped(tmp_path, step, good):
     write(tmp_path / "in.jsonl", "no JSON", good)
-    result = step(tmp_path)
+    # Half of the lines are more than the 1% that passes by itself
+    assert step(tmp_path).returncode == 1
+    result = step(tmp_path, "--overwrite", "--max_bad_lines=0.5")
     assert result.returncode == 0
     assert result.stderr.splitlines() == ["in.jsonl:1: skipped: not JSON: Expecting value at column 1"]
     assert "skipped: not JSON" in result.stdout
@@ -192,19 +195,21 @@ def test_help_explains_every_flag_and_loads_nothing_heavy(tmp_path, script):
 
 
 class Mute:
-    """An extractor that never says anything readable, and is unplugged before it is asked a certain question."""
+    """An extractor of which only the first answers are readable, and which is unplugged before a certain question."""
 
     description = "mute"
 
-    def __init__(self, questions):
+    def __init__(self, questions, readable=0):
         self.questions = questions
+        self.readable = readable
 
     def generate(self, requests, sampling):
         for request in requests:
             if self.questions == 0:
                 raise KeyboardInterrupt
             self.questions -= 1
-            yield Reply(request.key, ["no list"])
+            self.readable -= 1
+            yield Reply(request.key, ["[]" if self.readable >= 0 else "no list"])
 
     def summary(self):
         return []
@@ -232,12 +237,47 @@ def extract_with(engine, folder, *, max_failures, resume=False):
     )
 
 
-# Two of the session's three samples are asked about; the third is its end.
-@pytest.mark.parametrize(("max_failures", "code"), [(0.0, 1), (0.6, 1), (0.7, 0)])
+# Two of a session's three samples are asked about; the third is its end.
+@pytest.mark.parametrize(("max_failures", "code"), [(0.0, 1), (0.4, 1), (0.5, 0)])
 def test_too_many_failed_samples_are_told_by_the_exit_code(tmp_path, max_failures, code):
+    write(tmp_path / "in.jsonl", SESSION, {**SESSION, "session_id": 2})
+    assert extract_with(Mute(questions=4, readable=1), tmp_path, max_failures=max_failures) == code
+    assert [sample["info_set"] for sample in read(tmp_path / "out.jsonl")] == [[], None, [], None, None, []]
+
+
+def test_a_run_in_which_everything_failed_leaves_nothing_in_the_way_of_the_next(tmp_path):
     write(tmp_path / "in.jsonl", SESSION)
-    assert extract_with(Mute(questions=2), tmp_path, max_failures=max_failures) == code
-    assert [sample["info_set"] for sample in read(tmp_path / "out.jsonl")] == [None, None, []]
+    with pytest.raises(UserError, match=r"out.jsonl: not written, no request was answered: unreadable answer \(2\)"):
+        extract_with(Mute(questions=2), tmp_path, max_failures=1.0)
+    assert names_in(tmp_path) == ["in.jsonl"]
+    assert extract_with(OfflineExtractor(), tmp_path, max_failures=0.0, resume=True) == 0
+
+
+def test_answers_that_cannot_be_read_are_shown_in_the_summary_one_for_each_reason(tmp_path, capsys):
+    write(tmp_path / "in.jsonl", SESSION, {**SESSION, "session_id": 2})
+    extract_with(Mute(questions=4, readable=1), tmp_path, max_failures=1.0)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "for example" in line]
+    assert line.split(maxsplit=2) == ["for", "example", "'no list'"]
+
+
+def test_futures_in_which_nothing_was_found_are_counted_and_told_when_they_are_many(tmp_path, capsys):
+    write(tmp_path / "in.jsonl", SESSION)
+    assert extract_with(Mute(questions=2, readable=2), tmp_path, max_failures=0.0) == 0
+    printed = capsys.readouterr()
+    assert "continue, nothing found  2 of 2" in printed.out
+    assert "warning: in 2 of 2 futures" in printed.err
+
+
+def test_what_is_dropped_from_logs_is_counted(tmp_path, capsys):
+    system, blank = {"role": "system", "content": "You are a doctor."}, {"role": "user", "content": "  "}
+    write(tmp_path / "in.jsonl", {**SESSION, "session_id": 1.0, "messages": [system, *SESSION["messages"], blank]})
+    result = extract(tmp_path)
+    assert result.returncode == 0
+    assert "dropped: empty message   1" in result.stdout
+    assert "dropped: system message  1" in result.stdout
+    samples = read(tmp_path / "out.jsonl")
+    assert {sample["session_id"] for sample in samples} == {"1"}
+    assert samples[-1]["messages"] + samples[-1]["remaining_chat"] == SESSION["messages"]
 
 
 def test_samples_that_failed_before_an_interruption_count_as_well(tmp_path):

@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx
 import pytest
 from fault_server import (
     CUT,
@@ -24,8 +25,8 @@ from fault_server import (
 )
 from openai_runs import KEY, SAMPLING, answers, conversations
 
-from tuner.learn_to_ask.engines import openai_http
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.openai_reply import retry_after_seconds
 from tuner.learn_to_ask.errors import UserError
 
 
@@ -65,14 +66,20 @@ def test_given_n_samples_when_asked_then_one_request_brings_them(make_engine):
     assert [call.body["n"] for call in server.calls] == [3, 3]
 
 
-def test_given_a_server_that_ignores_n_when_asked_then_the_reply_is_an_error_and_counts_what_was_paid(make_engine):
+def test_given_a_server_that_ignores_n_when_asked_then_each_answer_gets_a_request_and_none_is_paid_twice(
+    make_engine, capsys
+):
     one = Fault(
         body=b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}'
     )
     sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=64, n=3)
     with FaultServer(lambda _: one) as server:
-        assert answers(make_engine(server), 1, sampling) == {0: Reply(0, [], 5, 7, "1 of 3 answers")}
-    assert server.received == 1
+        engine = make_engine(server)
+        assert answers(engine, 1, sampling) == {0: Reply(0, ["x"] * 3, 15, 21)}
+        # From then on no request asks for more than one
+        assert answers(engine, 1, sampling) == {0: Reply(0, ["x"] * 3, 15, 21)}
+    assert [call.body.get("n") for call in server.calls] == [3, *[None] * 5]
+    assert capsys.readouterr().err.count("ignores `n`") == 1
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_given_retry_after_when_refused_then_the_next_try_comes_no_sooner(make_e
     ],
 )
 def test_given_any_retry_after_when_read_then_it_is_seconds_from_now(header, low, high):
-    assert low <= openai_http.retry_after_seconds(header) <= high
+    assert low <= retry_after_seconds(httpx.Headers({"Retry-After": header})) <= high
 
 
 def test_given_lasting_faults_when_the_retries_are_used_up_then_the_reply_says_why(make_engine):

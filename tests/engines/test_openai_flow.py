@@ -96,8 +96,9 @@ def test_given_a_waiting_run_when_interrupted_then_the_process_ends_at_once():
         "sys.path.insert(0, sys.argv[2])\n"
         "from tuner.learn_to_ask.cli import run\n"
         "from tuner.learn_to_ask.engines.base import *\n"
-        "from tuner.learn_to_ask.engines.openai_api import OpenAIEngine\n"
-        "engine = OpenAIEngine(base_url=sys.argv[1], model='m')\n"
+        "from tuner.learn_to_ask.engines.openai_address import Endpoint\n"
+        "from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine\n"
+        "engine = OpenAIEngine(Endpoint(base_url=sys.argv[1], model='m'))\n"
         "sampling = Sampling(temperature=0, top_p=1, max_tokens=1)\n"
         "run(lambda: list(engine.generate([Request(0, [{'role': 'user', 'content': 'q'}])], sampling)))\n"
     )

@@ -124,8 +124,9 @@ import sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 from test_openai_step_a import extract
-from tuner.learn_to_ask.engines.openai_api import OpenAIEngine
-engine = OpenAIEngine(base_url=sys.argv[2], model="m", concurrency=8, backoff_base=0.001)
+from tuner.learn_to_ask.engines.openai_address import Endpoint
+from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine
+engine = OpenAIEngine(Endpoint(base_url=sys.argv[2], model="m", backoff_base=0.001), concurrency=8)
 sys.exit(extract(Path(sys.argv[3]), Path(sys.argv[4]), engine, resume=True))
 """
 

@@ -10,7 +10,8 @@ from test_main import CONTINUE_TASK, ListedModel
 from tuner.learn_to_ask import main
 from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.offline import OfflineEngine
-from tuner.learn_to_ask.engines.openai_api import OpenAIEngine
+from tuner.learn_to_ask.engines.openai_address import Endpoint
+from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine
 from tuner.learn_to_ask.engines.react import ReactEngine, plain_message
 from tuner.learn_to_ask.engines.retrying import Usage, ask
 from tuner.learn_to_ask.prompt import rollout_messages
@@ -158,7 +159,7 @@ def test_an_interruption_leaves_no_agent_waiting(recwarn):
 def test_agents_of_many_dialogues_are_under_way_at_an_endpoint_at_once():
     # Given an endpoint that answers late
     with FaultServer(lambda call: Fault(delay=0.2)) as server:
-        engine = OpenAIEngine(base_url=server.base_url, model="m", concurrency=12)
+        engine = OpenAIEngine(Endpoint(base_url=server.base_url, model="m"), concurrency=12)
         replies = list(ReactEngine(engine, "Ra+Rs").generate(requests(8), THREE))
         engine.close()
     # Then agents of more than one dialogue wait for it together, each with a request of its own

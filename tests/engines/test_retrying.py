@@ -1,6 +1,7 @@
 """Asking an engine until every answer parses or the tries are used up."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -196,7 +197,9 @@ def test_the_parser_gets_every_text_of_a_reply():
             for request in requests:
                 yield Reply(request.key, ["a", "b"])
 
-    answers = ask(Twice({}), requests_for([0]), sampling=SAMPLING, parse="+".join, max_tries=1, usage=Usage())
+    answers = ask(
+        Twice({}), requests_for([0]), sampling=replace(SAMPLING, n=2), parse="+".join, max_tries=1, usage=Usage()
+    )
     assert list(answers) == [Answer(0, "a+b")]
 
 

@@ -199,7 +199,33 @@ def test_half_a_surrogate_pair_in_a_dialogue_is_a_bad_line(files, capsys):
     broken = json.dumps({**TASKS[0], "messages": [{"role": "user", "content": "\ud800"}]})
     files[0].write_text(broken + "\n" + json.dumps(TASKS[1]) + "\n")
 
-    assert run_rollout(files) == EXIT_DONE
+    assert run_rollout(files) == EXIT_FAILURES
 
     assert [record["cid"] for record in records(files[1])] == ["1_2"]
     assert "test.jsonl:1: skipped: not Unicode" in capsys.readouterr().err
+
+
+def test_a_policy_that_says_nothing_costs_no_call_of_the_grader_and_has_not_stopped(files, capsys):
+    silent = lambda messages: "" if "1_" in messages[-1]["content"] else "Do you cough?"  # noqa: E731
+    asked = []
+
+    def grader(messages):
+        asked.append(messages)
+        return GOOD_GRADE
+
+    assert run_rollout(files, policy=silent) == EXIT_DONE
+    assert "said nothing" in capsys.readouterr().out
+    run_evaluation(files, grader=grader)
+
+    grades = {record["cid"]: record["grades"][0] for record in records(files[2])}
+    scores = {cid: (g["action_score"], g["content_score"], g["format_score"]) for cid, g in grades.items()}
+    assert scores == {"1_0": (1.0, 0.0, 0.0), "1_2": (0.0, 0.0, 0.0), "2_0": (1.0, 0.5, 1.0)}
+    assert len(asked) == len(records(files[2])[2]["rollouts"])
+
+
+def test_metrics_over_fewer_samples_than_the_test_set_say_so(files, capsys):
+    cut = lambda messages: "<think>so" if "2_0" in messages[-1]["content"] else "<stop />"  # noqa: E731
+    run_rollout(files, policy=cut, max_failures=0.5)
+    assert "failed: cut off in its reasoning" in capsys.readouterr().out
+    run_evaluation(files)
+    assert "  over 2 of 3 samples\n" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from training_run import ENGINE_PYTHON, GRADER_KEY, OUTAGE_SECONDS, RECIPE, Trai
 
 from tuner.learn_to_ask import main
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.engines.chat import Fitting
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.quickstart.__main__ import engine_command
@@ -36,7 +37,7 @@ def started(tmp_path, monkeypatch):
     task = {"session_id": "1", "messages": [{"role": "user", "content": "it hurts"}], "info_truth": "symptom: pain"}
     tasks = [{**task, "cid": f"{number}_0", "decision_truth": ("continue", "stop")[number % 2]} for number in range(16)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(each) + "\n" for each in tasks))
-    monkeypatch.setattr(main, "_special_tokens", lambda _: ())
+    monkeypatch.setattr(main, "_of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
     monkeypatch.setattr(main, "cluster_address", lambda _: ClusterAddress(None))
     monkeypatch.setattr(main, "last_checkpoint", lambda _: 10**6)
     monkeypatch.setattr(main, "save_sampler_weights", lambda *_: None)

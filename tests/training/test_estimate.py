@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import reward_prompt_med, rollout_prompt_med
 from tuner.learn_to_ask.training.estimate import Estimate, TrainingPrices, calibration, estimate, print_estimate
@@ -63,7 +64,7 @@ def found(**changes):
 
 
 def test_every_rollout_of_every_epoch_is_counted(tasks_file):
-    result = estimate(settings(), tasks_file, WordTokenizer(), response_tokens=7, grade_tokens=11)
+    result = estimate(settings(), tasks_file, ChatEncoder(WordTokenizer(), "m"), response_tokens=7, grade_tokens=11)
 
     assert (result.tasks, result.steps, result.sequences) == (2, 4, 40)
     # 2 tasks, each rolled out 4 x 5 times
@@ -78,27 +79,27 @@ def test_every_rollout_of_every_epoch_is_counted(tasks_file):
 
 
 def test_steps_override_epochs(tasks_file):
-    result = estimate(settings(total_steps=3), tasks_file, WordTokenizer())
+    result = estimate(settings(total_steps=3), tasks_file, ChatEncoder(WordTokenizer(), "m"))
 
     assert (result.steps, result.epochs, result.sequences) == (3, 3.0, 30)
     assert result.prompt_tokens == 15 * (2 * SYSTEM + 40)
 
 
 def test_the_rest_that_fills_no_batch_costs_nothing(tasks_file):
-    result = estimate(settings(batch_size=3, total_epochs=4), tasks_file, WordTokenizer())
+    result = estimate(settings(batch_size=3, total_epochs=4), tasks_file, ChatEncoder(WordTokenizer(), "m"))
 
     assert (result.steps, result.sequences) == (2, 30)
 
 
 def test_the_offline_grader_takes_no_tokens(tasks_file):
-    result = estimate(settings(grader="offline"), tasks_file, WordTokenizer())
+    result = estimate(settings(grader="offline"), tasks_file, ChatEncoder(WordTokenizer(), "m"))
 
     assert (result.graded, result.grading_tokens) == (0, 0)
 
 
 def test_tasks_that_fill_no_batch_are_an_error(tasks_file):
     with pytest.raises(UserError, match="2 tasks do not fill one batch of 64"):
-        estimate(settings(batch_size=64), tasks_file, WordTokenizer())
+        estimate(settings(batch_size=64), tasks_file, ChatEncoder(WordTokenizer(), "m"))
 
 
 def test_each_kind_of_token_has_its_price():

@@ -44,6 +44,7 @@ def test_the_endpoint_grades_with_the_key_the_model_and_the_temperature_of_the_s
         "content_score": 0.5,
         "format_score": 1.0,
         "stopped_when_to_continue": 0.0,
+        "said_nothing": 0.0,
         "grader_failures": 0.0,
     }
     assert call.headers["authorization"] == f"Bearer {SECRET}"
@@ -80,7 +81,7 @@ def test_a_refused_key_is_reported_without_showing_it(capsys):
         assert server.received == 1
 
     printed = capsys.readouterr().err
-    assert "AuthenticationError" in printed
+    assert "HTTP 401" in printed
     assert SECRET not in printed
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tuner.learn_to_ask import main
+from tuner.learn_to_ask.engines.chat import Fitting
 from tuner.learn_to_ask.training.config_file import RunConfig
 
 TASK = {"cid": "1_0", "session_id": "1", "messages": [{"role": "user", "content": "it hurts"}], "info_truth": "x: y"}
@@ -29,6 +30,7 @@ def run(tmp_path, monkeypatch):
                 (config.job_folder / "latest_checkpointed_iteration.txt").write_text(str(reached))
 
         monkeypatch.setattr(agentscope.tuner, "tune", tune)
+        monkeypatch.setattr(main, "_of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
         given = {"data": tmp_path, "model_path": str(tmp_path / "model"), "total_steps": 2, "batch_size": 1, **settings}
         return main.train(main.TrainingSettings(**given), config), seen
 

@@ -85,9 +85,12 @@ def test_the_server_takes_n_and_repetition_penalty(server):
 
 
 def test_the_openai_engine_runs_on_it(server):
-    openai_api = pytest.importorskip("tuner.learn_to_ask.engines.openai_api")
+    address = pytest.importorskip("tuner.learn_to_ask.engines.openai_address")
+    openai_engine = pytest.importorskip("tuner.learn_to_ask.engines.openai_engine")
     sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=8, repetition_penalty=1.2, n=2)
-    engine = openai_api.OpenAIEngine(base_url=server, model="tiny", api_key_env="NO_KEY_FOR_A_LOCAL_SERVER")
+    engine = openai_engine.OpenAIEngine(
+        address.Endpoint(base_url=server, model="tiny", api_key_env="NO_KEY_FOR_A_LOCAL_SERVER")
+    )
     try:
         requests = [*(conversation(key) for key in range(100)), conversation(100, "much " * 1000)]
         replies = {reply.key: reply for reply in engine.generate(requests, sampling)}
@@ -101,13 +104,14 @@ def test_the_openai_engine_runs_on_it(server):
 
 
 def test_both_engines_send_the_same_prompt_and_get_the_same_greedy_answer(server, model):
-    openai_api = pytest.importorskip("tuner.learn_to_ask.engines.openai_api")
+    address = pytest.importorskip("tuner.learn_to_ask.engines.openai_address")
+    openai_engine = pytest.importorskip("tuner.learn_to_ask.engines.openai_engine")
     from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
     greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=8)
     answers = []
     for engine in (
-        openai_api.OpenAIEngine(base_url=server, model="tiny"),
+        openai_engine.OpenAIEngine(address.Endpoint(base_url=server, model="tiny")),
         VLLMEngine(str(model), seed=0, max_model_len=CONTEXT, dtype="float32", enforce_eager=True),
     ):
         try:

@@ -1,7 +1,7 @@
 """The ReAct agent that answers a task: one for training and evaluation."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from agentscope.model import ChatModelBase
 
 AGENT_NAME = "doctor"
+Fit = Callable[[list[dict[str, str]]], list[dict[str, str]]]
 
 
-async def react_reply(messages: Sequence[Message], model: "ChatModelBase", train_mode: TrainMode) -> str:
+async def react_reply(
+    messages: Sequence[Message], model: "ChatModelBase", train_mode: TrainMode, fit: Fit | None = None
+) -> str:
     """Lets a ReAct agent without tools or memory of other tasks reply once; it asks its model once.
 
     Args:
         messages: The context.
         model: The policy; how it samples is its own business.
         train_mode: Picks the system prompt.
+        fit: Changes the conversation for the policy's chat template, where it is a strict one.
 
     Returns:
         The reply as the model gave it, `""` when it said nothing.
@@ -29,11 +33,18 @@ async def react_reply(messages: Sequence[Message], model: "ChatModelBase", train
     from agentscope.memory import InMemoryMemory
     from agentscope.message import Msg
 
+    class FittingFormatter(OpenAIChatFormatter):  # type: ignore[misc]  # its types are not followed
+        """Hands the model a conversation that its chat template takes."""
+
+        async def format(self, msgs: list[Msg], **more: Any) -> list[dict[str, Any]]:
+            formatted = await super().format(msgs, **more)
+            return fit([plain_message(message) for message in formatted]) if fit else formatted
+
     agent = ReActAgent(
         name=AGENT_NAME,
         sys_prompt=rollout_prompt(train_mode),
         model=model,
-        formatter=OpenAIChatFormatter(),
+        formatter=FittingFormatter(),
         memory=InMemoryMemory(),
         max_iters=1,
     )
@@ -42,3 +53,16 @@ async def react_reply(messages: Sequence[Message], model: "ChatModelBase", train
         [Msg(name=message["role"], content=message["content"], role=message["role"]) for message in messages]
     )
     return reply.get_text_content() or ""
+
+
+def plain_message(message: dict[str, Any]) -> dict[str, str]:
+    """A message of AgentScope's OpenAI formatter, without its name, its text blocks put together.
+
+    Raises:
+        ValueError: When it holds anything but text.
+    """
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    if any(block["type"] != "text" for block in blocks) or message.get("tool_calls"):
+        raise ValueError(f"an engine only takes text, not {message}")
+    return {"role": message["role"], "content": "".join(block["text"] for block in blocks)}

@@ -115,6 +115,11 @@ class Journal:
         self._file.close()
         return written
 
+    def drop(self) -> None:
+        """Removes the journal: there is nothing in it to go on with."""
+        self.path.unlink()
+        self._file.close()
+
     def close(self) -> None:
         """Leaves the journal for a later `--resume`."""
         if not self._file.closed:

@@ -1,5 +1,7 @@
 """JSON Lines in and out: bad lines are named and counted, files appear whole or not at all."""
 
+import gzip
+import io
 import json
 import math
 import os
@@ -9,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +19,11 @@ from tuner.learn_to_ask.errors import UserError
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
+# Bad lines that are printed; the others are only counted.
+SHOWN_BAD_LINES = 5
+_BOM = b"\xef\xbb\xbf"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_HEAD_BYTES = 1 << 16
 # Characters that some readers take for the end of a line, and surrogates that have no UTF-8 form.
 _ESCAPED = re.compile("[\x7f\x85\u2028\u2029\ud800-\udfff]")
 
@@ -77,6 +84,10 @@ class ReadReport:
     line: int = 0
     bad: Counter[str] = field(default_factory=Counter)
 
+    def too_many_bad(self, max_share: float) -> bool:
+        """Whether more than this share of the lines could not be used."""
+        return self.skipped > max_share * (self.good + self.skipped)
+
     @property
     def skipped(self) -> int:
         """How many lines were skipped."""
@@ -102,19 +113,18 @@ class LineError(Exception):
         self.reason = reason
 
 
-def parse_line(line: bytes, record_type: type[RecordT], *, number: int) -> RecordT:
+def parse_line(line: bytes, record_type: type[RecordT]) -> RecordT:
     """One line of a file as a record.
 
     Args:
-        line: As it stands in the file.
+        line: As it stands in the file; a byte order mark, as joined files have it in between, is passed over.
         record_type: The record it must be.
-        number: Counted from 1; only the first line may start with a byte order mark.
 
     Raises:
         LineError: When it is no UTF-8, no JSON, or not the schema.
     """
     try:
-        return record_type.model_validate(_parse(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+        return record_type.model_validate(_parse(line.removeprefix(_BOM).decode()))
     except (ValueError, RecursionError) as error:
         raise LineError(*_explain(error)) from error
 
@@ -130,11 +140,11 @@ def read_jsonl(
 ) -> Iterator[RecordT]:
     """Yields the records of a file in order, one line in memory at a time.
 
-    A line that is no JSON, not the schema, or repeats a key is printed to stderr with file, line number
-    and reason, counted, and skipped. Duplicates are found by a 64-bit hash a record, about 60 bytes.
+    A line that is no JSON, not the schema, or repeats a key is counted and skipped, the first of them printed to stderr
+    with file, line number and reason. Duplicates are found by a 64-bit hash a record, about 60 bytes.
 
     Args:
-        path: An existing file, see `require_input`.
+        path: An existing file, see `require_input`; one that gzip or zstd has compressed is read.
         record_type: The record each line must be.
         unique_key: The field that no two records may share.
         report: Counts what happens; for the summary at the end.
@@ -142,16 +152,17 @@ def read_jsonl(
         quiet: Bad lines are skipped without a word, for a second pass over the same file.
 
     Raises:
-        UserError: For the first bad line when `strict`.
+        UserError: For the first bad line when `strict`, and for a file that is no JSON Lines at all.
     """
     seen: set[int] = set()
-    with path.open("rb") as file:
+    _refuse_other_formats(path)
+    with open_lines(path) as file:
         for number, line in enumerate(file, start=1):
             report.line = number
-            if not line.strip():
+            if not line.strip(b" \t\r\n\0"):  # a crash leaves zeros at the end of a file
                 continue
             try:
-                record = parse_line(line, record_type, number=number)
+                record = parse_line(line, record_type)
             except LineError as bad:
                 kind, reason = bad.kind, bad.reason
             else:
@@ -166,8 +177,41 @@ def read_jsonl(
             if strict:
                 raise UserError(f"{path}:{number}: {reason}")
             report.bad[kind] += 1
-            if not quiet:
+            if not quiet and report.skipped <= SHOWN_BAD_LINES:
                 print(f"{path}:{number}: skipped: {reason}", file=sys.stderr)
+    if not quiet and report.skipped > SHOWN_BAD_LINES:
+        print(f"{path}: skipped: {report.skipped - SHOWN_BAD_LINES} more lines", file=sys.stderr)
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Opens a file for reading line by line, decompressed where gzip or zstd has written it."""
+    with path.open("rb") as file:
+        head = file.read(len(_ZSTD))
+    if head.startswith(_GZIP):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if head == _ZSTD:
+        import zstandard
+
+        return cast("BinaryIO", io.BufferedReader(zstandard.open(path, "rb")))
+    return path.open("rb")
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Names a file that is something else than JSON Lines.
+
+    Raises:
+        UserError: Saying how to convert it.
+    """
+    with open_lines(path) as file:
+        head = file.read(_HEAD_BYTES)
+    lines = "one JSON object a line is wanted"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
+    text = head.removeprefix(_BOM).lstrip()
+    if text.startswith(b"["):
+        raise UserError(f"{path}: is one JSON array, {lines}; convert it: jq -c '.[]'")
+    if text.startswith(b"{") and not text.partition(b"\n")[0].strip()[1:]:
+        raise UserError(f"{path}: its JSON is pretty-printed over several lines, {lines}; convert it: jq -c .")
 
 
 def _parse(line: str) -> Any:
@@ -199,7 +243,7 @@ def _explain(error: ValueError | RecursionError) -> tuple[str, str]:
     if isinstance(error, json.JSONDecodeError):
         return "not JSON", f"not JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8", f"not UTF-8: {error.reason} at byte {error.start}"
+        return "not UTF-8", f"not UTF-8: {error.reason} at byte {error.start} (GB18030? iconv -f GB18030 -t UTF-8)"
     if isinstance(error, UnicodeEncodeError):
         return "not Unicode", "not Unicode: half a surrogate pair"
     return "not JSON", f"not JSON: {error}"
@@ -220,5 +264,5 @@ def require_input(path: Path, flag: str) -> Path:
 
 def count_lines(path: Path) -> int:
     """Number of lines, for progress bars."""
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         return sum(1 for _ in file)

@@ -19,7 +19,6 @@ Examples:
 """
 
 import argparse
-import asyncio
 import math
 import os
 import secrets
@@ -27,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,13 @@ from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, EXIT_TERMINATED, He
 from tuner.learn_to_ask.core.records import Decision
 from tuner.learn_to_ask.core.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.core.reward import decision, grade, needs_grader, reward
+from tuner.learn_to_ask.engines.chat import Fitting, fit_messages, needed_fitting, tell_fitting
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
 from tuner.learn_to_ask.training.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.training.estimate import ESTIMATE_HELP, add_estimate_settings, estimate_run, print_estimate
-from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader, reply_of_grader
+from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader
 from tuner.learn_to_ask.training.preflight.findings import exit_code, print_findings
 from tuner.learn_to_ask.training.preflight.run import preflight
 from tuner.learn_to_ask.training.ray_cluster import cluster_address, end_stale_actors
@@ -67,13 +68,17 @@ Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
 Judge = Callable[..., "Awaitable[JudgeOutput]"]
 
 
-def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = ()) -> Workflow:
+def make_workflow(
+    settings: TrainingSettings, special_tokens: tuple[str, ...] = (), fitting: Fitting = Fitting.NONE
+) -> Workflow:
     """Makes the rollout workflow for the given settings (spec section 6).
 
     Args:
         settings: Picks the system prompt and the temperature.
         special_tokens: Of the policy's tokenizer, where the engine leaves them in the text (Tinker).
+        fitting: What the policy's chat template needs of a conversation.
     """
+    fit = partial(fit_messages, fitting=fitting) if fitting else None
 
     async def run_react_agent(
         task: dict[str, Any],
@@ -92,7 +97,7 @@ def make_workflow(settings: TrainingSettings, special_tokens: tuple[str, ...] = 
             "temperature": settings.temperature,
             "seed": secrets.randbits(31),
         }
-        reply = await react_reply(task["messages"], model, settings.train_mode)
+        reply = await react_reply(task["messages"], model, settings.train_mode, fit)
         text = strip_reasoning(cut_at_special_token(reply, special_tokens))
         return WorkflowOutput(response=Msg(name=AGENT_NAME, content=text, role="assistant"))
 
@@ -122,8 +127,8 @@ def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0) -> Ju
         _check_auxiliary_models(auxiliary_models, settings)
         text = response.get_text_content() or ""
         truth: Decision = task.get("decision_truth") or "continue"
-        # Each of these is only logged for the rollouts it is about, so that their mean is a share of those.
-        shares = {f"stopped_when_to_{truth}": float(decision(text) == "stop")}
+        # Stops and failures are only logged for the rollouts they are about, so that their mean is a share of those.
+        shares = {f"stopped_when_to_{truth}": float(decision(text) == "stop"), "said_nothing": float(not text.strip())}
         scores = None
         if needs_grader(text, truth):
             messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
@@ -268,7 +273,7 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
             flash_attention=has_flash_attention(),
         )
         tune(
-            workflow_func=make_workflow(settings, _special_tokens(settings.model_path) if config.tinker else ()),
+            workflow_func=make_workflow(settings, *_of_tokenizer(settings.model_path, tinker=config.tinker)),
             judge_func=make_judge(settings, config.rollout_seconds),
             model=policy,
             auxiliary_models=graders,
@@ -290,11 +295,14 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
         )
 
 
-def _special_tokens(model_path: str) -> tuple[str, ...]:
-    """The special tokens of the policy's tokenizer."""
+def _of_tokenizer(model_path: str, *, tinker: bool) -> tuple[tuple[str, ...], Fitting]:
+    """The special tokens that a Tinker engine leaves in the text, and what the chat template needs."""
     from transformers import AutoTokenizer
 
-    return tuple(AutoTokenizer.from_pretrained(model_path).all_special_tokens)
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    fitting = needed_fitting(tokenizer, model_path)
+    tell_fitting(fitting, model_path)
+    return tuple(tokenizer.all_special_tokens) if tinker else (), fitting
 
 
 def main() -> int:
@@ -331,11 +339,7 @@ def check(settings: TrainingSettings, config: RunConfig) -> int:
     Returns:
         The exit code, 2 when a finding is fatal.
     """
-
-    def ask_endpoint(messages: list[dict[str, str]]) -> str:
-        return asyncio.run(reply_of_grader(messages, {}, settings.grader_settings()))
-
-    findings = preflight(settings, config, ask_grader=ask_endpoint if settings.grader == "openai" else None)
+    findings = preflight(settings, config)
     print_findings(findings)
     return exit_code(findings)
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from preflight_inputs import CONTINUE, DOCTOR, GOOD_GRADE, PATIENT, STOP, model_folder, run_config, settings
+from preflight_inputs import CONTINUE, DOCTOR, PATIENT, STOP, model_folder, run_config, settings
 
 from tuner.learn_to_ask.training.preflight import run as checks
 from tuner.learn_to_ask.training.preflight.findings import Finding, exit_code, print_findings, within
@@ -15,7 +15,7 @@ def test_everything_that_is_wrong_is_told_at_once(machine, tmp_path, capsys):
     endpoint = {"grader": "openai", "grader_base_url": "http://127.0.0.1:1/v1", "grader_model": "judge"}
     wrong = settings(model_path=str(tmp_path / "gone"), data=tmp_path / "none.jsonl", **endpoint)
 
-    found = preflight(wrong, run_config(tmp_path), ask_grader=lambda _: "prose")
+    found = preflight(wrong, run_config(tmp_path))
 
     fatal = {finding.check for finding in found if finding.level == "fatal"}
     assert fatal >= {"dataset", "policy", "gpus", "grader"}
@@ -26,7 +26,7 @@ def test_everything_that_is_wrong_is_told_at_once(machine, tmp_path, capsys):
 
 
 def test_an_openai_grader_without_an_endpoint_is_told_by_flag(machine, tmp_path):
-    found = preflight(settings(grader="openai"), run_config(tmp_path), ask_grader=lambda _: GOOD_GRADE)
+    found = preflight(settings(grader="openai"), run_config(tmp_path))
 
     said = [finding.verdict for finding in found if finding.check == "grader"]
     assert said == ["--grader_base_url: the openai grader needs it", "--grader_model: the openai grader needs it"]

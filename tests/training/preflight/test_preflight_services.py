@@ -7,10 +7,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from fault_server import Fault, FaultServer
+from fault_server import GOOD, Fault, FaultServer, http_error
 from preflight_inputs import CONTINUE, GOOD_GRADE, run_config, settings
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.training.grader import GraderSettings
 from tuner.learn_to_ask.training.preflight.services import check_grader, check_monitor, check_tinker, offered_models
 
 
@@ -135,42 +136,61 @@ def test_a_service_that_hangs_is_given_up(key):
 TASK = Task(**CONTINUE)
 
 
+def grader(name, **changes):
+    return GraderSettings(grader=name, temperature=0.7, max_tokens=256, model="judge", **changes)
+
+
 def test_the_offline_grader_is_tried():
-    found = check_grader("offline", TASK)
+    found = check_grader(grader("offline"), TASK)
 
     assert found.level == "ok"
     assert "format 1.0" in found.verdict
 
 
 def test_the_auxiliary_grader_can_only_be_tried_later():
-    assert check_grader("auxiliary", TASK).level == "ok"
+    assert check_grader(grader("auxiliary"), TASK).level == "ok"
 
 
 def test_an_external_grader_gets_one_real_prompt():
-    prompts = []
-
-    def ask(messages):
-        prompts.append(messages)
-        return GOOD_GRADE
-
-    found = check_grader("openai", TASK, ask)
+    with FaultServer(answer=lambda _: GOOD_GRADE) as server:
+        found = check_grader(grader("openai", base_url=server.base_url), TASK)
 
     assert found.verdict == "--grader openai answers: format 1.0, content 0.5"
-    assert len(prompts) == 1
-    assert "symptom: cough" in prompts[0][0]["content"]
-    assert "patient: it hurts" in prompts[0][1]["content"]
+    (call,) = server.calls
+    assert "symptom: cough" in call.body["messages"][0]["content"]
+    assert "patient: it hurts" in call.body["messages"][1]["content"]
+
+
+def test_what_a_server_refused_by_name_is_told_with_what_was_done():
+    def plan(call):
+        return http_error(400, "Unsupported parameter: 'max_tokens'") if "max_tokens" in call.body else GOOD
+
+    with FaultServer(plan, answer=lambda _: GOOD_GRADE) as server:
+        found = check_grader(grader("openai", base_url=server.base_url), TASK)
+
+    assert (found.level, "max_tokens goes as max_completion_tokens" in found.verdict) == ("ok", True)
 
 
 def test_a_grader_that_answers_in_prose_is_fatal_and_quoted():
-    found = check_grader("openai", TASK, lambda _: "I like\nit")
+    with FaultServer(answer=lambda _: "I like\nit") as server:
+        found = check_grader(grader("openai", base_url=server.base_url), TASK)
 
     assert found.level == "fatal"
     assert r"'I like\nit'" in found.verdict
 
 
-def test_a_grader_that_fails_or_was_not_given_is_told():
-    def fail(_):
-        raise OSError("gone")
+def test_a_grader_that_fails_is_fatal_in_its_servers_words():
+    with FaultServer(lambda _: http_error(402, "Insufficient credits")) as server:
+        found = check_grader(grader("openai", base_url=server.base_url), TASK)
 
-    assert "OSError: gone" in check_grader("openai", TASK, fail).verdict
-    assert check_grader("openai", TASK).level == "warning"
+    assert found.level == "fatal"
+    assert "Insufficient credits - check the balance" in found.verdict
+
+
+def test_a_grader_whose_key_cannot_be_used_is_fatal_and_the_key_not_shown(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk secret")
+
+    found = check_grader(grader("openai", base_url="https://api.example.com/v1"), TASK)
+
+    assert (found.level, "OPENAI_API_KEY holds spaces" in found.verdict) == ("fatal", True)
+    assert "secret" not in found.verdict

@@ -15,6 +15,25 @@ class Message(TypedDict):
     content: str
 
 
+def dropped(messages: list[Any]) -> list[str]:
+    """For each message of a log why it is dropped, `""` for those that stay.
+
+    Some servers refuse empty messages, and a system prompt at the head is no part of the dialogue.
+    """
+    return [
+        "system message" if index == 0 and role == "system" else "empty message" if blank else ""
+        for index, (role, blank) in enumerate(map(_role_and_blankness, messages))
+    ]
+
+
+def _role_and_blankness(message: object) -> tuple[object, bool]:
+    """The role of a message, and whether it is text without anything in it."""
+    if not isinstance(message, dict):
+        return None, False
+    content = message.get("content")
+    return message.get("role"), isinstance(content, str) and not content.strip()
+
+
 class _Record(BaseModel):
     """Shared parsing rules: strict types, keys we do not know are ignored."""
 
@@ -27,8 +46,20 @@ class _FromSession(_Record):
     @field_validator("session_id", mode="before", check_fields=False)
     @classmethod
     def _session_id_as_string(cls, value: object) -> object:
-        """One type from here on (spec section 3)."""
+        """One type from here on (spec section 3); tables write whole numbers as 1.0."""
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("messages", "remaining_chat", mode="before", check_fields=False)
+    @classmethod
+    def _messages_that_say_something(cls, value: object) -> object:
+        """Without what is dropped from every dialogue."""
+        return (
+            value
+            if not isinstance(value, list)
+            else [item for item, why in zip(value, dropped(value), strict=True) if not why]
+        )
 
 
 class Session(_FromSession):
@@ -38,11 +69,22 @@ class Session(_FromSession):
         session_id: Unique id of the session, as a string.
         diagn: The diagnosis as it stands in the log.
         messages: The whole dialogue in order, at least one message.
+        dropped: Why messages were left out, once for each; not written to any file.
     """
 
     session_id: str
     diagn: Any = None
     messages: list[Message] = Field(min_length=1)
+    dropped: list[str] = Field(default=[], exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_dropped(cls, data: Any) -> Any:
+        """Notes what the validator of `messages` leaves out."""
+        messages = data.get("messages") if isinstance(data, dict) else None
+        if not isinstance(messages, list):
+            return data
+        return {**data, "dropped": [why for why in dropped(messages) if why]}
 
 
 class Sample(_FromSession):

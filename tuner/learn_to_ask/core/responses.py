@@ -18,6 +18,11 @@ def strip_reasoning(text: str) -> str:
     return _THINK.sub("", text).rpartition("</think>")[2].strip()
 
 
+def is_cut_off(text: str) -> bool:
+    """Whether a text ends inside its `<think>` part, so that the answer never came."""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
 def cut_at_special_token(text: str, special_tokens: Iterable[str]) -> str:
     """The text up to the first special token.
 

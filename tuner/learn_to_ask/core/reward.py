@@ -28,8 +28,8 @@ def decision(response: str) -> Decision:
 
 
 def needs_grader(response: str, decision_truth: Decision) -> bool:
-    """Whether only a grader can score the response: it asks where asking is right."""
-    return decision_truth == "continue" and decision(response) == "continue"
+    """Whether only a grader can score the response: it says something, and goes on where that is right."""
+    return decision_truth == "continue" and decision(response) == "continue" and bool(response.strip())
 
 
 def grade(response: str, decision_truth: Decision, scores: Scores | None = None) -> Grade:
@@ -48,6 +48,8 @@ def grade(response: str, decision_truth: Decision, scores: Scores | None = None)
         return Grade(action_score=0.0, format_score=0.0, content_score=0.0)
     if decision_truth == "stop":
         return Grade(action_score=1.0, format_score=1.0 if response == STOP else 0.0, content_score=1.0)
+    if not response.strip():  # a policy that says nothing has not stopped, and has asked nothing
+        return Grade(action_score=1.0, format_score=0.0, content_score=0.0)
     if scores is None:
         return Grade(action_score=1.0, format_score=None, content_score=None)
     return Grade(

@@ -25,9 +25,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
-from tuner.learn_to_ask.data_prepare.extract_info import extract_info
+from tuner.learn_to_ask.data_prepare.extract_info import EXTRACTOR_SAMPLING, extract_info
 from tuner.learn_to_ask.engines.offline import extract_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, job_settings
+from tuner.learn_to_ask.engines.select import (
+    add_engine_arguments,
+    add_job_arguments,
+    add_sampling_arguments,
+    job_settings,
+    sampling_of,
+)
 
 
 def main() -> int:
@@ -40,6 +46,7 @@ def main() -> int:
     parser.add_argument("--input_file", type=Path, required=True, help="sessions, one JSON object a line")
     parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
+    add_sampling_arguments(parser, EXTRACTOR_SAMPLING, part="extractor", prefix="")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
     add_job_arguments(parser)
     arguments = parser.parse_args()
@@ -54,6 +61,7 @@ def main() -> int:
             model_flag="--model_path",
             offline_answer=extract_answer,
         ),
+        sampling=sampling_of(arguments, prefix=""),
         strict=arguments.strict,
     )
 

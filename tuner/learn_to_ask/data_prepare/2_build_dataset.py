@@ -22,6 +22,9 @@ def main() -> int:
     parser.add_argument("--input_file", type=Path, required=True, help="samples of step A")
     parser.add_argument("--output_file", type=Path, required=True, help="tasks, one a line")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
+    parser.add_argument(
+        "--max_bad_lines", type=float, default=0.01, help="share of unusable input lines that exits with 0"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     arguments = parser.parse_args()
     return build_dataset(
@@ -29,6 +32,7 @@ def main() -> int:
         output_file=arguments.output_file,
         strict=arguments.strict,
         overwrite=arguments.overwrite,
+        max_bad_lines=arguments.max_bad_lines,
     )
 
 

@@ -23,7 +23,6 @@ Examples:
 """
 
 import argparse
-import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,11 +35,13 @@ from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
     add_job_arguments,
+    add_sampling_arguments,
     check_engine,
     job_settings,
     positive_int,
+    sampling_of,
 )
-from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate
+from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLISHED_GRADER_SAMPLING, evaluate
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
@@ -79,14 +80,14 @@ def make_parser() -> argparse.ArgumentParser:
         "itself",
     )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
-    parser.add_argument("--temperature", type=float, default=ROLLOUT_SAMPLING.temperature, help="of the policy")
-    parser.add_argument("--top_p", type=float, default=ROLLOUT_SAMPLING.top_p, help="of the policy")
-    parser.add_argument("--max_tokens", type=positive_int, default=ROLLOUT_SAMPLING.max_tokens, help="of a rollout")
+    add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="")
+    add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_")
     parser.add_argument(
-        "--repetition_penalty",
-        type=float,
-        default=ROLLOUT_SAMPLING.repetition_penalty,
-        help="of the policy; the Tinker API has none",
+        "--grader_sampling",
+        choices=("flags", "published"),
+        default="flags",
+        help="published: as the published table was, temperature 1.0, top_p 0.95, 512 tokens, repetition penalty 1.2; "
+        " flags: by the four flags above",
     )
     add_job_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
@@ -120,14 +121,7 @@ def main() -> int:
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         settings=job_settings(arguments, prefix="eval_", **policy_model),
-        sampling=dataclasses.replace(
-            ROLLOUT_SAMPLING,
-            temperature=arguments.temperature,
-            top_p=arguments.top_p,
-            max_tokens=arguments.max_tokens,
-            repetition_penalty=arguments.repetition_penalty,
-            n=arguments.rollout_repeat,
-        ),
+        sampling=sampling_of(arguments, prefix="", n=arguments.rollout_repeat),
         train_mode=arguments.train_mode,
         rollout_mode=arguments.rollout_mode,
         strict=arguments.strict,
@@ -138,6 +132,9 @@ def main() -> int:
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
         settings=job_settings(arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
+        sampling=PUBLISHED_GRADER_SAMPLING
+        if arguments.grader_sampling == "published"
+        else sampling_of(arguments, prefix="grader_"),
         grade_repeat=arguments.grade_repeat,
     )
     codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)

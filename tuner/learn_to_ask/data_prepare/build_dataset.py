@@ -1,18 +1,21 @@
 """Step B: labels samples and writes the training or test set (spec section 4)."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuner.learn_to_ask.cli import EXIT_DONE, check_output, print_summary, progress
+from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
 from tuner.learn_to_ask.core.labels import to_task
 from tuner.learn_to_ask.core.records import Sample, Task
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input, write_jsonl
 
 
-def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrite: bool) -> int:
+def build_dataset(
+    *, input_file: Path, output_file: Path, strict: bool, overwrite: bool, max_bad_lines: float = 0.01
+) -> int:
     """Writes a `Task` for every sample with something to reward.
 
     Args:
@@ -20,6 +23,7 @@ def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrit
         output_file: Tasks, in input order.
         strict: A bad line is an error instead of skipped.
         overwrite: Replace finished output.
+        max_bad_lines: Share of unusable lines that is still a success.
 
     Returns:
         The exit code.
@@ -59,4 +63,11 @@ def build_dataset(*, input_file: Path, output_file: Path, strict: bool, overwrit
         ],
         started=started,
     )
-    return EXIT_DONE
+    futures = outcome["continue"] + outcome["no information"] + outcome["extraction failed"]
+    if futures > 2 * outcome["continue"]:
+        print(
+            f"warning: {futures - outcome['continue']} of {futures} samples to continue from are dropped: stop is "
+            f"{outcome['stop'] / written:.0%} of the tasks, and was {outcome['stop'] / report.good:.0%} of the samples",
+            file=sys.stderr,
+        )
+    return EXIT_FAILURES if report.too_many_bad(max_bad_lines) else EXIT_DONE

@@ -1,5 +1,7 @@
 """Step A: segments sessions and has an LLM extract what each future reveals (spec section 3)."""
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import extraction_messages, info_extract_prompt
 
-SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=512, repetition_penalty=1.1)
+EXTRACTOR_SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=512, repetition_penalty=1.1)
 
 
-def extract_info(*, input_file: Path, output_file: Path, settings: JobSettings, strict: bool) -> int:
+def extract_info(
+    *, input_file: Path, output_file: Path, settings: JobSettings, sampling: Sampling = EXTRACTOR_SAMPLING, strict: bool
+) -> int:
     """Writes a `Sample` for every point where the doctor speaks next.
 
     A future in which the patient says nothing more holds nothing to extract; it gets `[]` without asking
@@ -27,6 +31,7 @@ def extract_info(*, input_file: Path, output_file: Path, settings: JobSettings, 
         input_file: Sessions.
         output_file: Samples, in input order, once all are done.
         settings: Of the extractor.
+        sampling: Of the extractor.
         strict: A bad line is an error instead of skipped.
 
     Returns:
@@ -37,18 +42,20 @@ def extract_info(*, input_file: Path, output_file: Path, settings: JobSettings, 
         return EXIT_DONE
     report = ReadReport()
     waiting: dict[int, Sample] = {}
-    count = 0
+    count = asked = without = 0
+    dropped: Counter[str] = Counter()
     depends_on = {
         "input": file_digest(input_file),
-        "sampling": str(SAMPLING),
+        "sampling": str(sampling),
         "prompt": text_digest(info_extract_prompt),
     }
     with open_job(output_file, settings, depends_on=depends_on) as job:
 
         def requests() -> Iterator[Request]:
-            nonlocal count
+            nonlocal count, asked
             sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
             for session in progress(sessions, title="extracting", total=None, unit="sessions"):
+                dropped.update(session.dropped)
                 for sample in segment(session):
                     index, count = count, count + 1
                     if job.journal.done(index):
@@ -57,15 +64,28 @@ def extract_info(*, input_file: Path, output_file: Path, settings: JobSettings, 
                         job.journal.append(index, sample.model_copy(update={"info_set": []}))
                         continue
                     waiting[index] = sample
+                    asked += 1
                     yield Request(index, extraction_messages(sample.remaining_chat))
 
-        for answer in job.ask(requests(), sampling=SAMPLING, parse=lambda texts: parse_info_set(texts[0])):
+        for answer in job.ask(requests(), sampling=sampling, parse=lambda texts: parse_info_set(texts[0])):
             sample = waiting.pop(answer.key).model_copy(update={"info_set": answer.value})
             job.journal.append(answer.key, sample, failed=answer.value is None)
+            without += answer.value == []
         if not report.good:
             raise UserError(f"--input_file {input_file}: holds no usable session; the lines above say why")
+        job.check_not_all_failed(of=asked)
         written = job.journal.finish(count)
 
-    rows = [("sessions", report.good), *report.skipped_rows, ("samples", written)]
+    rows: list[tuple[str, object]] = [("sessions", report.good), *report.skipped_rows]
+    rows += [(f"dropped: {reason}", messages) for reason, messages in sorted(dropped.items())]
+    rows.append(("samples", written))
+    if job.usage.answered:
+        rows.append(("continue, nothing found", f"{without} of {job.usage.answered}"))
     job.print_summary(f"extracted: {output_file}", rows, role="engine")
-    return job.exit_code(failed=job.journal.failed, of=count)
+    if without > job.usage.answered / 2:
+        print(
+            f"warning: in {without} of {job.usage.answered} futures in which the patient goes on, nothing was found; "
+            "script 2 drops them, which tilts the set towards stop: look at some, or take a stronger extractor",
+            file=sys.stderr,
+        )
+    return job.exit_code(failed=job.journal.failed, of=count, report=report)

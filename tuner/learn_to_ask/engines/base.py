@@ -6,6 +6,8 @@ from typing import Protocol
 
 # The error of a conversation whose system prompt and last message alone exceed the context.
 PROMPT_TOO_LONG = "prompt too long"
+# The error of an answer that did not come to its end; the whole ones of the same reply are kept.
+CUT_OFF = "cut off at max_tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Reply:
 
     Attributes:
         key: The request's key.
-        texts: `Sampling.n` answers without special tokens; empty after an error.
+        texts: `Sampling.n` whole answers without special tokens, fewer after an error.
         prompt_tokens: Tokens read, 0 where an engine does not count them.
         completion_tokens: Tokens written over all answers, likewise.
         error: Why there is no answer, `""` when there is one.

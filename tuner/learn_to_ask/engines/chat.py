@@ -1,40 +1,157 @@
-"""Turns a conversation into a model's prompt tokens, shortened where it does not fit."""
+"""Turns a conversation into a model's prompt tokens: fitted to its chat template, shortened where it does not fit."""
 
+import sys
+from enum import IntEnum
 from typing import Any
 
+from tuner.learn_to_ask.errors import UserError
 
-def encode_chat(
-    tokenizer: Any, messages: list[dict[str, str]], *, max_prompt_tokens: int | None
-) -> tuple[list[int], bool]:
-    """Applies the tokenizer's chat template, with thinking switched off where a template knows it.
+Messages = list[dict[str, str]]
 
-    A prompt that is too long loses its oldest turns, never the system prompt or the last message.
+
+class Fitting(IntEnum):
+    """What a chat template needs of a conversation; each does what those before it do."""
+
+    NONE = 0
+    JOIN_RUNS = 1
+    FOLD_GREETING = 2
+    FOLD_SYSTEM = 3
+
+
+_SAID = {
+    Fitting.JOIN_RUNS: "messages of one side that follow each other are joined",
+    Fitting.FOLD_GREETING: "messages of one side are joined, and a greeting goes with the patient's first message",
+    Fitting.FOLD_SYSTEM: "messages of one side are joined, greeting and system prompt go with the patient's first",
+}
+_SYSTEM, _PATIENT, _DOCTOR = (
+    {"role": role, "content": content} for role, content in (("system", "s"), ("user", "p"), ("assistant", "d"))
+)
+# Between them they have all that a template may refuse.
+_HARDEST = (
+    [_SYSTEM, _PATIENT, _PATIENT, _DOCTOR, _DOCTOR, _PATIENT],
+    [_SYSTEM, _DOCTOR, _PATIENT, _PATIENT],
+)
+
+
+def fit_messages(messages: Messages, fitting: Fitting) -> Messages:
+    """A conversation as a strict chat template takes it, with nothing lost.
 
     Args:
-        tokenizer: A Hugging Face tokenizer with a chat template.
-        messages: The conversation.
-        max_prompt_tokens: Longest prompt, `None` for no limit.
+        messages: A system prompt perhaps, then patient and doctor in any order.
+        fitting: How much the template wants.
+    """
+    if fitting == Fitting.NONE:
+        return messages
+    fitted: Messages = []
+    for message in messages:
+        if fitted and fitted[-1]["role"] == message["role"]:
+            fitted[-1] = {**message, "content": f"{fitted[-1]['content']}\n{message['content']}"}
+        else:
+            fitted.append(dict(message))
+    system = [fitted.pop(0)] if fitted and fitted[0]["role"] == "system" else []
+    if fitting >= Fitting.FOLD_GREETING and fitted and fitted[0]["role"] == "assistant":
+        fitted = _before_first(f"doctor: {fitted.pop(0)['content']}\n", fitted)
+    if fitting >= Fitting.FOLD_SYSTEM and system:
+        return _before_first(f"{system[0]['content']}\n\n", fitted)
+    return system + fitted
 
-    Returns:
-        The token ids, and whether turns were dropped. They still exceed the limit when the system prompt
-        and the last message alone do.
+
+def _before_first(text: str, messages: Messages) -> Messages:
+    """Text put before what the patient says first."""
+    if not messages:
+        return [{"role": "user", "content": text.strip()}]
+    return [{**messages[0], "content": text + messages[0]["content"]}, *messages[1:]]
+
+
+def needed_fitting(tokenizer: Any, model: str) -> Fitting:
+    """What a tokenizer's chat template needs.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        model: Its name, for messages.
+
+    Raises:
+        UserError: When it has no chat template, or one that refuses every conversation.
+    """
+    from jinja2 import TemplateError
+
+    if getattr(tokenizer, "chat_template", "unknown") is None:
+        raise UserError(f"model {model}: its tokenizer has no chat template; choose an instruct or chat model")
+    problem = ""
+    for fitting in Fitting:
+        try:
+            for conversation in _HARDEST:
+                _render(tokenizer, fit_messages(conversation, fitting))
+        except (TemplateError, ValueError, TypeError) as error:
+            problem = str(error).split("\n", maxsplit=1)[0]
+        else:
+            return fitting
+    raise UserError(f"model {model}: its chat template refuses plain conversations ({problem}); choose another model")
+
+
+def tell_fitting(fitting: Fitting, model: str) -> None:
+    """Says once what is done to every conversation."""
+    if fitting:
+        print(f"{model}: for its chat template, {_SAID[fitting]}", file=sys.stderr)
+
+
+def _render(tokenizer: Any, messages: Messages) -> str:
+    """The prompt as text, with thinking switched off where a template knows it."""
+    text: str = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    return text
+
+
+class ChatEncoder:
+    """Makes prompts with one tokenizer.
+
+    Attributes:
+        fitting: What its chat template needs.
     """
 
-    def encode(part: list[dict[str, str]]) -> list[int]:
-        text = tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    def __init__(self, tokenizer: Any, model: str) -> None:
+        """Tries the chat template.
 
-    ids = encode(messages)
-    if max_prompt_tokens is None or len(ids) <= max_prompt_tokens:
-        return ids, False
-    head = 1 if messages[0]["role"] == "system" else 0
-    # The fewest oldest turns to drop: fewer tokens with every turn dropped, so a binary search finds it.
-    least, most = 1, len(messages) - head - 1
-    while least < most:
-        middle = (least + most) // 2
-        if len(encode(messages[:head] + messages[head + middle :])) <= max_prompt_tokens:
-            most = middle
-        else:
-            least = middle + 1
-    return encode(messages[:head] + messages[head + most :]), True
+        Args:
+            tokenizer: A Hugging Face tokenizer.
+            model: Its name, for messages.
+
+        Raises:
+            UserError: When there is no template that takes a conversation.
+        """
+        self._tokenizer = tokenizer
+        self.fitting = needed_fitting(tokenizer, model)
+
+    def encode(self, messages: Messages, *, max_prompt_tokens: int | None = None) -> tuple[list[int], bool]:
+        """Applies the chat template.
+
+        A prompt that is too long loses its oldest turns, never the system prompt or the last message.
+
+        Args:
+            messages: The conversation.
+            max_prompt_tokens: Longest prompt, `None` for no limit.
+
+        Returns:
+            The token ids, and whether turns were dropped. They still exceed the limit when the system prompt
+            and the last message alone do.
+        """
+        ids = self._ids(messages)
+        if max_prompt_tokens is None or len(ids) <= max_prompt_tokens:
+            return ids, False
+        head = 1 if messages[0]["role"] == "system" else 0
+        # The fewest oldest turns to drop: fewer tokens with every turn dropped, so a binary search finds it.
+        least, most = 1, len(messages) - head - 1
+        while least < most:
+            middle = (least + most) // 2
+            if len(self._ids(messages[:head] + messages[head + middle :])) <= max_prompt_tokens:
+                most = middle
+            else:
+                least = middle + 1
+        return self._ids(messages[:head] + messages[head + most :]), True
+
+    def _ids(self, messages: Messages) -> list[int]:
+        """The tokens of a whole conversation."""
+        text = _render(self._tokenizer, fit_messages(messages, self.fitting))
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

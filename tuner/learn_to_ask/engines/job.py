@@ -9,7 +9,9 @@ from pathlib import Path
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Answer, Prices, Usage, ValueT, ask
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import Journal
+from tuner.learn_to_ask.jsonl import ReadReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class JobSettings:
         prices: Of the engine, for the cost in the summary.
         max_retries: Fresh tries after an answer that cannot be used; then it counts as failed.
         max_failures: Share of failures that is still a success.
+        max_bad_lines: Share of the input's lines that may be unusable and still be a success.
         resume: Continue an unfinished run; keep a finished one.
         overwrite: Replace finished output, drop an unfinished run.
     """
@@ -29,6 +32,7 @@ class JobSettings:
     prices: Prices | None = None
     max_retries: int
     max_failures: float
+    max_bad_lines: float = 0.01
     resume: bool
     overwrite: bool
 
@@ -73,9 +77,25 @@ class Job:
         asked = [*self.usage.rows(self.settings.prices), *self.engine.summary(), (role, self.engine.description)]
         print_summary(title, [*rows, *resumed, *asked, *last], started=self.started)
 
-    def exit_code(self, *, failed: int, of: int) -> int:
-        """1 when more failed than is still a success, else 0."""
+    def exit_code(self, *, failed: int, of: int, report: ReadReport | None = None) -> int:
+        """1 when more failed, or more of the input was unusable, than is still a success, else 0."""
+        if report and report.too_many_bad(self.settings.max_bad_lines):
+            return EXIT_FAILURES
         return EXIT_FAILURES if failed > self.settings.max_failures * of else EXIT_DONE
+
+    def check_not_all_failed(self, *, of: int) -> None:
+        """Refuses to finish a run without a single answer; what it noted is dropped, so that another can begin.
+
+        Args:
+            of: How many requests this run has made.
+
+        Raises:
+            UserError: Naming the reasons.
+        """
+        if of and not self.usage.answered and not self.journal.resumed:
+            self.journal.drop()
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in self.usage.failed.most_common(3))
+            raise UserError(f"{self.journal.output}: not written, no request was answered: {reasons}")
 
 
 def is_complete(output: Path, flag: str, settings: JobSettings) -> bool:

@@ -1,298 +1,290 @@
-"""The `openai` engine: any server with an OpenAI-compatible chat endpoint, many requests at a time."""
+"""The one client of OpenAI-compatible endpoints: script 1, script 3, the preflight and the judge in training use it."""
 
 import asyncio
 import json
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from functools import partial
-from http import HTTPStatus
-from queue import SimpleQueue
 from typing import Any
 
 import httpx
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
-from tuner.learn_to_ask.engines.openai_http import (
+from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.openai_address import (
+    Endpoint,
+    check_proxy,
+    is_azure,
     is_local,
     parse_url,
-    read_body,
     read_key,
-    read_texts,
-    read_tokens,
-    retry_after_seconds,
-    server_message,
-    well_formed,
+    spell_headers,
 )
-from tuner.learn_to_ask.engines.openai_run import (
-    RESUMABLE,
+from tuner.learn_to_ask.engines.openai_reply import (
+    NO_CREDIT,
+    Answers,
     AttemptError,
-    Health,
-    LoopThread,
-    Outcome,
-    last_answers,
+    body_error,
+    error_message,
+    network_error,
+    read_answers,
+    read_body,
+    retry_after_seconds,
 )
-from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.engines.openai_request import RequestForm, parse_extra_json, well_formed
 
+_TOO_LONG = (
+    r"context[ _]?(length|window|size)|maximum (model|context|input|prompt|number of tokens)|too (long|large)"
+    r"|too many tokens|longer than|range of input length|reduce the length|超长|when context the overflows"
+)
+_MODERATED = (
+    r"content[ _](policy|filter|management|exists risk)|moderation|inappropriate|high risk|sensitive|unsafe"
+    r"|risk control|content of user field is invalid|blocked by|safety|敏感|不安全|违规"
+)
+_ABOUT_ONE_REQUEST = re.compile(f"{_TOO_LONG}|{_MODERATED}", re.IGNORECASE)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})  # and everything from 500
-_REFUSED_STATUS = frozenset({400, 413, 422})
-_ABOUT_ONE_REQUEST = re.compile(
-    r"context[ _](length|window)|maximum (model|context|input|prompt)|too (long|large)|too many tokens|longer than"
-    r"|content[ _](policy|filter|management)|moderation|inappropriate",
-    re.IGNORECASE,
-)
-_NO_CREDIT = re.compile(r"insufficient[ _](quota|balance|credit|fund)", re.IGNORECASE)
-
-_LONGEST_BACKOFF = 60.0
 _LONGEST_RETRY_AFTER = 600.0  # a server that wants more than this is better asked again in a later run
+_LONGEST_BACKOFF = 60.0
+_UNREACHABLE_SECONDS = 40.0  # a server that never answered is given up after this long
 _KEEP_ALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn (vLLM) hangs up
 _SHORTEST_SECRET = 6  # placeholders such as EMPTY are no secrets, and are words
 _MESSAGE_LENGTH = 300
 
 
-class OpenAIEngine:
-    """Answers conversations through `POST {base_url}/chat/completions`.
-
-    Never more than `concurrency` requests are pulled and not yet answered, so that is what a kill can lose.
-    Requests that failed after their retries are held back until the next answer shows that the server is
-    alive; if it is not, the run stops and they count as never asked.
+class ChatClient:
+    """Asks one endpoint through the openai SDK, as often as it takes.
 
     Attributes:
         description: Model and server, without credentials.
+        host: For messages.
+        answered: Whether the server has ever answered a request.
         resent: How often a request was sent again because of the network or the server.
+        fitted: What was changed for this server, in words.
     """
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        api_key_env: str = "OPENAI_API_KEY",
-        concurrency: int = 32,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 600.0,
-        max_retries: int = 8,
-        extra_body: bool = True,
-        backoff_base: float = 0.5,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         """Prepares the connections; nothing is sent yet.
 
-        Args:
-            base_url: Up to and including `/v1`.
-            model: The name under which the server offers the model.
-            api_key_env: The environment variable that holds the key; servers on this machine need none.
-            concurrency: Requests under way at once.
-            connect_timeout: Seconds for a connection.
-            read_timeout: Seconds for a whole answer.
-            max_retries: How often a request is sent again after trouble with the network or the server.
-            extra_body: Whether to send what plain OpenAI servers refuse and vLLM and others know:
-                `repetition_penalty`, and `chat_template_kwargs` to switch thinking off.
-            backoff_base: Seconds; the nth retry waits a random time up to this times 2**n.
-
         Raises:
-            UserError: When the URL cannot be used or the key is missing.
+            UserError: When the URL, the key or a proxy cannot be used.
         """
-        url = parse_url(base_url)
+        import openai
+
+        url = parse_url(endpoint.base_url)
         local = is_local(url.host)
-        key = read_key(api_key_env, required=not local and not url.userinfo)
+        key = read_key(endpoint.api_key_env, required=not local and not url.userinfo)
         plain_url = url.copy_with(username=None, password=None, query=None, fragment=None)
-        self.description = f"openai:{model}@{str(plain_url).rstrip('/')}"
-        if not extra_body:
+        self.endpoint = endpoint
+        self.base_url = str(plain_url).rstrip("/")
+        self.description = f"openai:{endpoint.model}@{self.base_url}"
+        if not endpoint.extra_body:
             self.description += " without extra fields"
+        if endpoint.extra_json:
+            self.description += f" with {endpoint.extra_json}"
+        self.host = plain_url.netloc.decode()
+        self.answered = False
         self.resent = 0
+        self.fitted: list[str] = []
         self._secrets = [secret for secret in (key, url.password) if len(secret) >= _SHORTEST_SECRET]
-        self._model = model
-        self._api_key_env = api_key_env
-        self._concurrency = concurrency
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._max_retries = max_retries
-        self._extra_body = extra_body
-        self._backoff_base = backoff_base
-        self._host = plain_url.netloc.decode()
-        self._told: set[int] = set()
-        self._health = Health(self._host)
-        # Of the URL, only the query may go with the requests: credentials would show in httpx's log.
-        self._url = url.copy_with(
-            username=None, password=None, fragment=None, path=f"{url.path.rstrip('/')}/chat/completions"
+        self._told: set[str] = set()
+        self._form = RequestForm(
+            model=endpoint.model,
+            extra_body=endpoint.extra_body,
+            extra=parse_extra_json(endpoint.extra_json),
+            stream=endpoint.stream,
         )
-        self._new_client = partial(
-            httpx.AsyncClient,
-            auth=(url.username, url.password) if url.userinfo else None,
-            headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})},
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS),
-            verify=httpx.create_ssl_context(),
-            trust_env=not local,  # a proxy of the environment does not lead back to this machine
+        if not local:
+            check_proxy(url)
+        header = endpoint.api_key_header or ("api-key" if is_azure(url) else "")
+        # An empty key would be looked for elsewhere by the SDK: it gets a word, and the header is left out.
+        self._options: Any = {"headers": {"Authorization": openai.Omit()} if header or not key else {}}
+        self._client = openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=key or "none",
+            max_retries=0,
+            timeout=httpx.Timeout(endpoint.read_timeout, connect=endpoint.connect_timeout, pool=None),
+            default_headers={header: key} if header and key else {},
+            default_query=dict(url.params),
+            http_client=openai.DefaultAioHttpClient(
+                auth=(url.username, url.password) if url.userinfo else None,
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+                verify=httpx.create_ssl_context(),
+                trust_env=not local,  # a proxy of the environment does not lead back to this machine
+                follow_redirects=False,
+                event_hooks={"request": [spell_headers]},
+            ),
         )
-        # A client for each connection: with many in one client httpx polls all of them for every request.
-        self._clients: list[httpx.AsyncClient] = []
-        self._idle: list[httpx.AsyncClient] = []
-        self._loop = LoopThread()
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
-        """Yields the replies as they finish; pulls requests in the caller's thread, one for each free place.
+    async def ask(
+        self,
+        messages: list[dict[str, str]],
+        sampling: Sampling,
+        *,
+        stop: asyncio.Event | None = None,
+        patient: bool = True,
+    ) -> Answers:
+        """Asks until there are `sampling.n` answers, or one of them was cut off.
+
+        Args:
+            messages: The conversation.
+            sampling: How to sample.
+            stop: Ends the waiting between two tries.
+            patient: Whether to send a request again that failed.
 
         Raises:
-            UserError: When going on is pointless; what was under way and still succeeds is yielded before.
+            AttemptError: When there are none after all tries.
         """
-        stream = iter(requests)
-        stop = asyncio.Event()
-        done: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        running: set[Future[Outcome]] = set()
-        held: list[Outcome] = []
-        try:
-            while True:
-                while len(running) < self._concurrency and (request := next(stream, None)) is not None:
-                    future = self._loop.submit(self._answer(request, sampling, stop))
-                    running.add(future)
-                    future.add_done_callback(done.put)
-                if not running:
-                    break
-                future = done.get()
-                running.remove(future)
-                outcome = future.result()
-                end = outcome.end or self._health.note(outcome)
-                if end:
-                    self._loop.call(stop.set)
-                    yield from last_answers(done, running)
-                    raise end
-                if outcome.trouble in ("refused", "unreachable", "failed"):
-                    held.append(outcome)
-                    continue
-                if not outcome.trouble:
-                    yield from (earlier.reply for earlier in held)
-                    held.clear()
-                yield outcome.reply
-            self._health.check_last(held)
-            yield from (outcome.reply for outcome in held)
-        finally:
-            for future in running:
-                future.cancel()
-
-    def summary(self) -> list[tuple[str, object]]:
-        """How often trouble with network or server made it send a request again."""
-        return [("sent again", self.resent)]
-
-    def close(self) -> None:
-        """Cancels what is under way and closes the connections."""
-        self._loop.close(self._close_clients)
-
-    async def _close_clients(self) -> None:
-        """Closes all connections."""
-        for client in self._clients:
-            await client.aclose()
-
-    async def _answer(self, request: Request, sampling: Sampling, stop: asyncio.Event) -> "Outcome":
-        """Sends one request until it is answered, the tries are used up or the run has to stop."""
-        body = self._body(request, sampling)
-        tried = prompt_tokens = completion_tokens = 0
+        all_of_them = Answers([])
         while True:
+            missing = sampling.n - len(all_of_them.texts)
+            n = 1 if self._form.separate else missing
             try:
-                answer = read_body(await self._send(body))
-                # Answers that are of no use are paid for as well.
-                prompt_tokens += read_tokens(answer, "prompt_tokens")
-                completion_tokens += read_tokens(answer, "completion_tokens")
-                texts = [self._clean(text) for text in read_texts(answer, sampling.n)]
-                return Outcome(Reply(request.key, texts, prompt_tokens, completion_tokens))
-            except UserError as error:
-                return Outcome(Reply(request.key, [], error="stopped"), end=error)
+                answers = await self._ask_once(messages, sampling, n=n, stop=stop, patient=patient)
             except AttemptError as error:
-                if tried >= min(self._max_retries, error.max_retries) or await self._stopped(stop, error, tried):
-                    final = error.trouble in ("request", "refused")
-                    reply = Reply(request.key, [], prompt_tokens, completion_tokens, error.reason, final)
-                    return Outcome(reply, error.trouble, error.detail)
+                error.prompt_tokens += all_of_them.prompt_tokens
+                error.completion_tokens += all_of_them.completion_tokens
+                raise
+            all_of_them.texts += answers.texts
+            all_of_them.prompt_tokens += answers.prompt_tokens
+            all_of_them.completion_tokens += answers.completion_tokens
+            all_of_them.error = answers.error
+            if len(all_of_them.texts) == sampling.n or answers.error:
+                return all_of_them
+            if len(answers.texts) < n and not self._form.separate:
+                self._form.separate = True
+                self._tell("the server ignores `n`; each answer gets a request of its own")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    def advice(self, error: AttemptError) -> str:
+        """What to do about an error that every request would meet."""
+        endpoint = self.endpoint
+        if error.trouble == "unreachable":
+            return "check that the server runs, the base URL and the network"
+        if NO_CREDIT.search(error.detail) or error.status == 402:
+            return "check the balance or quota of the account"
+        if error.status in (401, 403):
+            return f"check the key in the environment variable {endpoint.api_key_env}, and what it may use"
+        if error.status in (400, 413, 422):
+            return (
+                "if it names a field, leave it out with --extra_json '{\"FIELD\": null}'; repetition_penalty and "
+                "chat_template_kwargs, which plain OpenAI servers do not know, with --no-extra_body"
+            )
+        if error.status == 404 or 300 <= error.status < 400:
+            versioned = self.base_url.rpartition("/")[2].startswith("v")
+            likely = "mostly it ends in /v1" if versioned else f"mostly it ends in /v1: {self.base_url}/v1"
+            return f"check the base URL ({likely}) and the model name {endpoint.model}"
+        return "check the server"
+
+    async def _ask_once(
+        self, messages: list[dict[str, str]], sampling: Sampling, *, n: int, stop: asyncio.Event | None, patient: bool
+    ) -> Answers:
+        """One request, sent again while that can help."""
+        tried = prompt_tokens = completion_tokens = 0
+        started = asyncio.get_running_loop().time()
+        while True:
+            version, body = self._form.version, self._form.body(messages, sampling, n=n)
+            try:
+                answers = await self._send(body, n)
+            except AttemptError as error:
+                if error.trouble in ("refused", "request") and self._fitted(error, body, version):
+                    continue
+                prompt_tokens, error.prompt_tokens = 2 * [prompt_tokens + error.prompt_tokens]
+                completion_tokens, error.completion_tokens = 2 * [completion_tokens + error.completion_tokens]
+                waited = asyncio.get_running_loop().time() - started
+                hopeless = error.trouble == "unreachable" and not self.answered and waited > _UNREACHABLE_SECONDS
+                last = hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries)
+                if not last and error.trouble == "unreachable":
+                    self._tell(f"{error.said}; trying again")
+                if last or await self._stopped(stop, error, tried):
+                    raise
                 tried += 1
                 self.resent += 1
+            else:
+                self.answered = True
+                answers.prompt_tokens += prompt_tokens
+                answers.completion_tokens += completion_tokens
+                return answers
 
-    async def _stopped(self, stop: asyncio.Event, error: "AttemptError", tried: int) -> bool:
+    def _fitted(self, error: AttemptError, body: dict[str, Any], version: int) -> bool:
+        """Whether the next try looks different, because of this refusal or of one that came in the meantime."""
+        if self._form.version != version:
+            return True
+        done = self._form.learn(error.detail, body)
+        if done:
+            self.fitted.append(done)
+            self._tell(f"the server refused a request ({error.said}): {done} for this run")
+        return bool(done)
+
+    async def _stopped(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> bool:
         """Waits before the next try; ends early with True when the run has to stop."""
-        limit = min(_LONGEST_BACKOFF, self._backoff_base * 2 ** min(tried, 32))
+        limit = min(_LONGEST_BACKOFF, self.endpoint.backoff_base * 2 ** min(tried, 32))
+        wait = error.wait + random.uniform(0, limit)
+        if stop is None:
+            await asyncio.sleep(wait)
+            return False
         try:
-            await asyncio.wait_for(stop.wait(), error.wait + random.uniform(0, limit))
+            await asyncio.wait_for(stop.wait(), wait)
         except TimeoutError:
             return False
         return True
 
-    def _body(self, request: Request, sampling: Sampling) -> bytes:
-        """The JSON to send."""
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": request.messages,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.n > 1:
-            body["n"] = sampling.n
-        if self._extra_body:
-            body["chat_template_kwargs"] = {"enable_thinking": False}
-            if sampling.repetition_penalty != 1.0:
-                body["repetition_penalty"] = sampling.repetition_penalty
-        return well_formed(json.dumps(body, ensure_ascii=False)).encode()
-
-    async def _send(self, body: bytes) -> httpx.Response:
+    async def _send(self, body: dict[str, Any], n: int) -> Answers:
         """One try.
 
         Raises:
             AttemptError: When it brought nothing.
-            UserError: When no other can.
         """
-        if not self._idle:
-            self._clients.append(client := self._new_client())
-            self._idle.append(client)
-        client = self._idle.pop()
+        import openai
+
+        endpoint = self.endpoint
         try:
-            # httpx limits each single read; this one also ends an answer that trickles for ever.
-            async with asyncio.timeout(self._connect_timeout + self._read_timeout):
-                response = await client.post(self._url, content=body)
-        except httpx.ConnectTimeout:
-            reason = f"no connection within {self._connect_timeout:g} s"
-            raise AttemptError(reason, trouble="unreachable") from None
-        except httpx.ConnectError as error:
-            raise AttemptError("cannot connect", trouble="unreachable", detail=self._shown(str(error))) from None
-        except (httpx.TimeoutException, TimeoutError):
-            raise AttemptError(f"no answer within {self._read_timeout:g} s") from None
-        except httpx.RequestError as error:
-            raise AttemptError("connection cut", detail=self._shown(str(error))) from None
-        finally:
-            self._idle.append(client)
-        if not response.is_success:
-            raise self._status_error(response)
-        return response
+            # The limits of the SDK are for single reads; this one also ends an answer that trickles for ever.
+            async with asyncio.timeout(endpoint.connect_timeout + endpoint.read_timeout):
+                response = await self._client.post(
+                    "/chat/completions", body=body, cast_to=httpx.Response, options=self._options
+                )
+        except openai.APIStatusError as error:
+            raise self._refusal(error.status_code, error.response, error.body) from None
+        except (openai.OpenAIError, TimeoutError) as error:
+            failed = network_error(error, connect_timeout=endpoint.connect_timeout, read_timeout=endpoint.read_timeout)
+            failed.detail = self._shown(failed.detail)
+            raise failed from None
+        answer = read_body(response.content)
+        if failure := body_error(answer):
+            raise self._refusal(failure[0], response, answer)
+        answers = read_answers(answer, n)
+        answers.texts = [self._clean(text) for text in answers.texts]
+        return answers
 
-    def _status_error(self, response: httpx.Response) -> Exception:
-        """What an error status means for the request, or for the run."""
-        status = response.status_code
-        message = self._shown(server_message(response))
-        no_credit = status == HTTPStatus.TOO_MANY_REQUESTS and _NO_CREDIT.search(response.text)
-        if status in _REFUSED_STATUS:
-            one = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or _ABOUT_ONE_REQUEST.search(response.text)
-            self._tell_once(status, message)
-            return AttemptError(
-                f"HTTP {status}", trouble="request" if one else "refused", detail=message, max_retries=0
-            )
-        if (status in _RETRIED_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR) and not no_credit:
-            wait = retry_after_seconds(response.headers.get("Retry-After", ""))
-            if wait <= _LONGEST_RETRY_AFTER:
-                return AttemptError(f"HTTP {status}", detail=message, wait=wait)
-            advice = f"it asks to wait {wait:.0f} s; start again then"
-        elif status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            advice = f"check the key in the environment variable {self._api_key_env}, and what it may use"
-        elif no_credit or status == HTTPStatus.PAYMENT_REQUIRED:
-            advice = "check the balance or quota of the account"
-        else:
-            advice = f"check the base URL (mostly it ends in /v1) and the model name {self._model}"
-        said = f": {message}" if message else ""
-        return UserError(f"{self._host} answered HTTP {status}{said} - {advice}; {RESUMABLE}")
+    def _refusal(self, status: int, response: httpx.Response, body: object) -> AttemptError:
+        """What an error of the server means, with its own words."""
+        try:
+            body = json.loads(response.content)
+        except (ValueError, RecursionError):
+            body = response.text
+        inner = body.get("error") if isinstance(body, dict) else None
+        inner = inner if isinstance(inner, dict) else {}
+        words = [error_message(body)]
+        named = {str(inner.get(name) or status) for name in ("code", "param")} - {str(status)}
+        words += [f"({word})" for word in sorted(named) if word not in words[0]]
+        error = _status_error(status, self._shown(" ".join(words)), response.headers)
+        if error.trouble in ("request", "refused"):
+            self._tell_once(error)
+        return error
 
-    def _tell_once(self, status: int, message: str) -> None:
-        """Says on stderr why the server refuses requests, once for each status."""
-        if status not in self._told:
-            self._told.add(status)
-            print(f"{self._host} refused a request with HTTP {status}: {message}", file=sys.stderr)
+    def _tell_once(self, error: AttemptError) -> None:
+        """Says on stderr why the server refuses requests, once for each reason."""
+        if error.reason not in self._told:
+            self._told.add(error.reason)
+            print(f"{self.host} refused a request: {error.said}", file=sys.stderr)
+
+    def _tell(self, text: str) -> None:
+        """Says something about the whole run once."""
+        if text not in self._told:
+            self._told.add(text)
+            print(f"{self.host}: {text}", file=sys.stderr)
 
     def _clean(self, text: str) -> str:
         """A server's text in valid Unicode and without the key."""
@@ -306,3 +298,18 @@ class OpenAIEngine:
         line = " ".join(self._clean(text).split())  # first the key, so that no part of it stays at the cut
         line = "".join(character for character in line if character.isprintable())
         return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}…"
+
+
+def _status_error(status: int, message: str, headers: httpx.Headers) -> AttemptError:
+    """What an error of the server means for the request."""
+    reason = f"HTTP {status}"
+    words = _ABOUT_ONE_REQUEST.search(message)
+    if status not in _RETRIED_STATUS and status < 500 and words:
+        sort = "prompt too long" if re.search(_TOO_LONG, message, re.IGNORECASE) else "moderated"
+        return AttemptError(f"{sort} ({reason})", trouble="request", detail=message, status=status, max_retries=0)
+    if (status in _RETRIED_STATUS or status >= 500) and not NO_CREDIT.search(message):
+        wait = retry_after_seconds(headers)
+        if wait <= _LONGEST_RETRY_AFTER:
+            return AttemptError(reason, detail=message, status=status, wait=wait)
+        message = f"{message}; it asks to wait {wait:.0f} s"
+    return AttemptError(reason, trouble="refused", detail=message, status=status, max_retries=0)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tuner.learn_to_ask.agent import react_reply
+from tuner.learn_to_ask.agent import plain_message, react_reply
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
@@ -143,16 +143,3 @@ def _chat_model(asked: "asyncio.Future[list[dict[str, str]]]", answered: "asynci
             return ChatResponse(content=[TextBlock(type="text", text=await answered)])
 
     return OneAnswer("engine", stream=False)
-
-
-def plain_message(message: dict[str, Any]) -> dict[str, str]:
-    """A message of AgentScope's OpenAI formatter, without its name, its text blocks put together.
-
-    Raises:
-        ValueError: When it holds anything but text.
-    """
-    content = message["content"]
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-    if any(block["type"] != "text" for block in blocks) or message.get("tool_calls"):
-        raise ValueError(f"an engine only takes text, not {message}")
-    return {"role": message["role"], "content": "".join(block["text"] for block in blocks)}

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
+from tuner.learn_to_ask.core.responses import is_cut_off
+from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
 
 ValueT = TypeVar("ValueT")
+_EXAMPLE_LENGTH = 100
+UNFINISHED_REASONING = "cut off in its reasoning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Usage:
         answered: Requests whose answers parsed.
         retried: Answers that had to be asked for again.
         failed: Reason -> requests given up.
+        examples: Reason -> the first answer that was given up for it.
         prompt_tokens: Tokens read, retries included.
         completion_tokens: Tokens written, retries included.
     """
@@ -37,6 +41,7 @@ class Usage:
     answered: int = 0
     retried: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -47,7 +52,10 @@ class Usage:
             prices: Adds what the tokens cost.
         """
         rows: list[tuple[str, object]] = [("answered", self.answered), ("retried", self.retried)]
-        rows += [(f"failed: {reason}", count) for reason, count in sorted(self.failed.items())]
+        for reason, count in sorted(self.failed.items()):
+            rows.append((f"failed: {reason}", count))
+            if reason in self.examples:
+                rows.append(("  for example", _shortened(self.examples[reason])))
         if self.prompt_tokens or self.completion_tokens:
             rows.append(("tokens in / out", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"))
         if prices:
@@ -75,7 +83,7 @@ def ask(
     """Yields one parsed answer for each request, as they finish.
 
     Answers that do not parse go back to the engine for fresh sampling, ahead of new requests, so that
-    nothing waits for the end of the run.
+    nothing waits for the end of the run. Whole answers of a request of which others were cut off are kept.
 
     Args:
         engine: Answers.
@@ -86,6 +94,7 @@ def ask(
         usage: Counts what happens.
     """
     tries: dict[int, tuple[Request, int]] = {}
+    kept: dict[int, list[str]] = {}
     again: deque[Request] = deque()
     fresh = iter(requests)
 
@@ -106,16 +115,24 @@ def ask(
             request, tried = tries[reply.key]
             usage.prompt_tokens += reply.prompt_tokens
             usage.completion_tokens += reply.completion_tokens
-            value = None if reply.error else parse([_valid(text) for text in reply.texts])
+            whole = [_valid(text) for text in reply.texts if not is_cut_off(text)]
+            texts = [*kept.pop(reply.key, ()), *whole]
+            error = reply.error or (UNFINISHED_REASONING if len(whole) < len(reply.texts) else "")
+            value = None if len(texts) < sampling.n else parse(texts[: sampling.n])
             if value is not None:
                 usage.answered += 1
             elif tried < max_tries and not reply.final:
                 usage.retried += 1
                 tries[reply.key] = (request, tried + 1)
                 again.append(request)
+                if error:
+                    kept[reply.key] = texts
                 continue
             else:
-                usage.failed[_reason(reply)] += 1
+                reason = error or "unreadable answer"
+                usage.failed[reason] += 1
+                if reply.texts:
+                    usage.examples.setdefault(reason, _valid(reply.texts[-1]))
             del tries[reply.key]
             yield Answer(reply.key, value)
         more = bool(again)  # answers that failed after the engine had taken the last request
@@ -126,6 +143,6 @@ def _valid(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _reason(reply: Reply) -> str:
-    """Why a request was given up."""
-    return reply.error or "unreadable answer"
+def _shortened(text: str) -> str:
+    """An answer on one line of a summary, escaped."""
+    return repr(text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]}…")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Engine
+from tuner.learn_to_ask.engines.base import Engine, Sampling
 from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
@@ -22,11 +22,15 @@ _FLAGS = (
     "base_url",
     "model",
     "api_key_env",
+    "api_key_header",
     "concurrency",
     "connect_timeout",
     "read_timeout",
     "request_retries",
     "extra_body",
+    "extra_json",
+    "stream",
+    "trust_remote_code",
     "tensor_parallel_size",
     "max_model_len",
     "gpu_memory_utilization",
@@ -58,6 +62,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     add(f"--{prefix}base_url", help="openai: the server, up to and including /v1")
     add(f"--{prefix}model", help="openai: the name under which the server offers the model")
     add(f"--{prefix}api_key_env", default="OPENAI_API_KEY", help="openai: the environment variable with the key")
+    add(
+        f"--{prefix}api_key_header",
+        default="",
+        help="openai: the header that carries the key, such as api-key (default: Authorization; at Azure its own)",
+    )
     add(f"--{prefix}concurrency", type=positive_int, default=32, help="openai: requests under way at once")
     add(f"--{prefix}connect_timeout", type=float, default=10.0, help="openai: seconds for a connection")
     add(f"--{prefix}read_timeout", type=float, default=600.0, help="openai: seconds for a whole answer")
@@ -74,6 +83,21 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
         help="openai: send repetition_penalty and switch thinking off, which vLLM knows and plain OpenAI refuses",
     )
     add(
+        f"--{prefix}extra_json",
+        default="",
+        help="openai: fields to add to every request, or with null to leave out, as a JSON object: '{\"top_p\": null}'",
+    )
+    add(
+        f"--{prefix}stream",
+        action="store_true",
+        help="openai: ask for server-sent events, for servers that only stream",
+    )
+    add(
+        f"--{prefix}trust_remote_code",
+        action="store_true",
+        help="vllm, transformers: run the code that a model brings along; only for models you trust",
+    )
+    add(
         f"--{prefix}tensor_parallel_size",
         type=positive_int,
         help="vllm: GPUs to spread the model over; default: as many visible ones as its heads divide by",
@@ -84,11 +108,39 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     add(f"--{prefix}batch_size", type=positive_int, default=16, help="transformers: conversations at a time")
 
 
+def add_sampling_arguments(parser: argparse.ArgumentParser, default: Sampling, *, part: str, prefix: str) -> None:
+    """Adds the flags of how an engine samples.
+
+    Args:
+        parser: Gets the flags.
+        default: Their defaults.
+        part: What the engine plays.
+        prefix: `""`, or `"grader_"`.
+    """
+    add = parser.add_argument
+    add(f"--{prefix}temperature", type=float, default=default.temperature, help=f"of the {part}")
+    add(f"--{prefix}top_p", type=float, default=default.top_p, help=f"of the {part}")
+    add(f"--{prefix}max_tokens", type=positive_int, default=default.max_tokens, help=f"longest answer of the {part}")
+    add(
+        f"--{prefix}repetition_penalty",
+        type=float,
+        default=default.repetition_penalty,
+        help=f"of the {part}; the Tinker API has none",
+    )
+
+
+def sampling_of(arguments: argparse.Namespace, *, prefix: str, n: int = 1) -> Sampling:
+    """The sampling that the flags of `add_sampling_arguments` give."""
+    names = ("temperature", "top_p", "max_tokens", "repetition_penalty")
+    return Sampling(**{name: getattr(arguments, f"{prefix}{name}") for name in names}, n=n)
+
+
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that every script with an engine has."""
     add = parser.add_argument
     add("--max_retries", type=natural_int, default=2, help="fresh tries after an unreadable answer")
     add("--max_failures", type=float, default=0.01, help="share of failures that exits with 0")
+    add("--max_bad_lines", type=float, default=0.01, help="share of unusable input lines that exits with 0")
     add("--seed", type=int, default=0, help="seed of the sampling")
     add("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     add("--resume", action="store_true", help="continue an unfinished run")
@@ -117,6 +169,7 @@ def job_settings(
         prices=prices(arguments, prefix=prefix),
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
+        max_bad_lines=arguments.max_bad_lines,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
@@ -151,18 +204,22 @@ def build_engine(
 
         return OfflineEngine(offline_answer)
     if name == "openai":
-        from tuner.learn_to_ask.engines.openai_api import OpenAIEngine
+        from tuner.learn_to_ask.engines.openai_address import Endpoint
+        from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine
 
-        return OpenAIEngine(
+        endpoint = Endpoint(
             base_url=flags["base_url"],
             model=flags["model"],
             api_key_env=flags["api_key_env"],
-            concurrency=flags["concurrency"],
+            api_key_header=flags["api_key_header"],
             connect_timeout=flags["connect_timeout"],
             read_timeout=flags["read_timeout"],
             max_retries=flags["request_retries"],
             extra_body=flags["extra_body"],
+            extra_json=flags["extra_json"],
+            stream=flags["stream"],
         )
+        return OpenAIEngine(endpoint, concurrency=flags["concurrency"])
     assert source  # every other engine has a model
     if source.explanation:
         print(f"{model_flag} {source.given}: {source.explanation}", file=sys.stderr)
@@ -188,11 +245,18 @@ def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int) -
             gpu_memory_utilization=flags["gpu_memory_utilization"],
             dtype=flags["dtype"],
             adapter=source.adapter,
+            trust_remote_code=flags["trust_remote_code"],
         )
     if name == "transformers":
         from tuner.learn_to_ask.engines.transformers import TransformersEngine
 
-        return TransformersEngine(source.model, batch_size=flags["batch_size"], seed=seed, adapter=source.adapter)
+        return TransformersEngine(
+            source.model,
+            batch_size=flags["batch_size"],
+            seed=seed,
+            adapter=source.adapter,
+            trust_remote_code=flags["trust_remote_code"],
+        )
     from tuner.learn_to_ask.engines.tinker import TinkerEngine
 
     return TinkerEngine(source.model, seed=seed)

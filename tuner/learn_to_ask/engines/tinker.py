@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
-from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.engines.base import CUT_OFF, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.errors import UserError
 
 # Requests under way at once; the service batches what waits for it.
@@ -40,6 +40,8 @@ class TinkerEngine:
             self._tokenizer: Any = self._client.get_tokenizer()
         except (tinker.TinkerError, OSError, ValueError) as error:
             raise UserError(f"tinker cannot sample from {model_path}: {error}") from error
+        self._encoder = ChatEncoder(self._tokenizer, model_path)
+        tell_fitting(self._encoder.fitting, model_path)
         self.description = f"tinker:{model_path}"
         self._seed = seed
 
@@ -51,7 +53,7 @@ class TinkerEngine:
         running: dict[Future[Any], tuple[Request, int]] = {}
         while True:
             while len(running) < _IN_FLIGHT and (request := next(stream, None)) is not None:
-                ids, _ = encode_chat(self._tokenizer, request.messages, max_prompt_tokens=None)
+                ids, _ = self._encoder.encode(request.messages)
                 self._seed += sampling.n
                 parameters = types.SamplingParams(
                     max_tokens=sampling.max_tokens,
@@ -83,5 +85,7 @@ class TinkerEngine:
             sequences = future.result().sequences
         except tinker.TinkerError as error:
             return Reply(key, [], prompt_tokens, error=type(error).__name__)
-        texts = [self._tokenizer.decode(sequence.tokens, skip_special_tokens=True) for sequence in sequences]
-        return Reply(key, texts, prompt_tokens, sum(len(sequence.tokens) for sequence in sequences))
+        whole = [sequence for sequence in sequences if sequence.stop_reason != "length"]
+        texts = [self._tokenizer.decode(sequence.tokens, skip_special_tokens=True) for sequence in whole]
+        tokens = sum(len(sequence.tokens) for sequence in sequences)
+        return Reply(key, texts, prompt_tokens, tokens, CUT_OFF if len(whole) < len(sequences) else "")

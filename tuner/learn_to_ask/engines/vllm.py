@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
-from tuner.learn_to_ask.engines.chat import encode_chat
-from tuner.learn_to_ask.engines.transformers import require_model
+from tuner.learn_to_ask.engines.base import CUT_OFF, PROMPT_TOO_LONG, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
+from tuner.learn_to_ask.engines.transformers import require_model, require_template
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import Adapter
 
@@ -52,6 +52,7 @@ class VLLMEngine:
         dtype: str = "auto",
         enforce_eager: bool = False,
         adapter: Adapter | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         """Loads the model onto the GPUs, or the CPU with a build of vLLM for it.
 
@@ -65,6 +66,7 @@ class VLLMEngine:
             dtype: Number format of weights and activations; `auto` takes the model's own.
             enforce_eager: Starts quicker and runs slower, without compilation and CUDA graphs.
             adapter: A LoRA adapter that every request is answered with.
+            trust_remote_code: Whether to run the code that the model brings along.
 
         Raises:
             UserError: When there is no such model or vLLM cannot run it with these settings.
@@ -74,6 +76,7 @@ class VLLMEngine:
             raise UserError('the vllm engine needs vLLM: pip install -e ".[gpu]", or choose another engine')
         import vllm
 
+        require_template(model_path, adapter, trust_remote_code)
         before = set(multiprocessing.active_children())
         try:
             self._llm: Any = vllm.LLM(
@@ -84,6 +87,7 @@ class VLLMEngine:
                 gpu_memory_utilization=gpu_memory_utilization,
                 dtype=dtype,
                 enforce_eager=enforce_eager,
+                trust_remote_code=trust_remote_code,
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
                 **(_lora_settings(adapter) if adapter else {}),
@@ -95,7 +99,8 @@ class VLLMEngine:
                 "memory, lower max_model_len or gpu_memory_utilization, or use more GPUs"
             ) from error
         self._guard = _start_guard(set(multiprocessing.active_children()) - before)
-        self._tokenizer: Any = self._llm.get_tokenizer()
+        self._encoder = ChatEncoder(self._llm.get_tokenizer(), model_path)
+        tell_fitting(self._encoder.fitting, model_path)
         self._request_ids = count()
         self._truncated: set[int] = set()
         self._closed = threading.Event()
@@ -154,7 +159,7 @@ class VLLMEngine:
 
         self._closed.set()
         self._llm.llm_engine.engine_core.shutdown()
-        self._llm = self._tokenizer = None
+        self._llm = None
         cleanup_dist_env_and_memory()
         if self._guard is not None:
             self._guard.kill()
@@ -177,7 +182,7 @@ class VLLMEngine:
 
     def _encode(self, request: Request, limit: int) -> list[int]:
         """The prompt's tokens, shortened where that helps and counted as such."""
-        ids, shortened = encode_chat(self._tokenizer, request.messages, max_prompt_tokens=limit)
+        ids, shortened = self._encoder.encode(request.messages, max_prompt_tokens=limit)
         if shortened and len(ids) <= limit:
             self._truncated.add(request.key)
         return ids
@@ -318,11 +323,13 @@ def _sampling_params(sampling: Sampling) -> Any:
 
 def _reply(key: int, output: Any) -> Reply:
     """The reply that a finished output holds."""
+    whole = [answer.text for answer in output.outputs if answer.finish_reason != "length"]
     return Reply(
         key,
-        [answer.text for answer in output.outputs],
+        whole,
         prompt_tokens=len(output.prompt_token_ids),
         completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
+        error=CUT_OFF if len(whole) < len(output.outputs) else "",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
 from tuner.learn_to_ask.core.grading import parse_grade
-from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, TaskWithRollouts
+from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.reward import Scores, grade, needs_grader
 from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
@@ -20,6 +20,8 @@ from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, requir
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med
 
 GRADER_SAMPLING = Sampling(temperature=0.7, top_p=1.0, max_tokens=1024)
+# The published table was graded with the policy's own sampling.
+PUBLISHED_GRADER_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)
 
 
 def evaluate(
@@ -28,6 +30,7 @@ def evaluate(
     rollout_file: Path,
     eval_file: Path,
     settings: JobSettings,
+    sampling: Sampling = GRADER_SAMPLING,
     grade_repeat: int = 1,
     handover: Handover | None = None,
     when: str = "after the rollouts",
@@ -42,6 +45,7 @@ def evaluate(
         rollout_file: `TaskWithRollouts` of `roll_out`.
         eval_file: `GradedTask`, in input order, once all are done.
         settings: Of the grader; failures are counted by grading.
+        sampling: Of the grader.
         grade_repeat: How often the grader is asked about each rollout, independently. The first answer is the grade,
             the others are its `regrades`.
         handover: Where the rollouts come from when they are not all there yet, instead of the rollout file.
@@ -58,7 +62,7 @@ def evaluate(
     if not handover:
         require_input(rollout_file, "--rollout_file_path")
     if is_complete(eval_file, "--eval_file_path", settings):
-        print_metrics(eval_file)
+        print_metrics(eval_file, test_file)
         return EXIT_DONE
     waiting: dict[int, Grading] = {}
     keys: dict[int, tuple[int, int, int]] = {}
@@ -66,7 +70,7 @@ def evaluate(
     ticks = progress(itertools.count(), title="grading", total=count_lines(test_file), unit="samples")
     depends_on = {
         "input": file_digest(test_file),
-        "sampling": str(GRADER_SAMPLING),
+        "sampling": str(sampling),
         "prompt": text_digest(reward_prompt_med),
         "grade_repeat": str(grade_repeat),
     }
@@ -91,7 +95,7 @@ def evaluate(
                     asked += 1
 
         for items in handover.batches() if handover else [_items(test_file, rollout_file)]:
-            for answer in job.ask(requests(items), sampling=GRADER_SAMPLING, parse=lambda texts: parse_grade(texts[0])):
+            for answer in job.ask(requests(items), sampling=sampling, parse=lambda texts: parse_grade(texts[0])):
                 index, position, round_ = keys.pop(answer.key)
                 grading = waiting[index]
                 grading.set_scores(position, round_, answer.value)
@@ -101,11 +105,12 @@ def evaluate(
         ticks.close()
         if handover:
             handover.check()
+        job.check_not_all_failed(of=asked)
         job.journal.finish(last + 1)
 
     rows = [("samples", samples), *([("grades a rollout", grade_repeat)] if grade_repeat > 1 else [])]
     job.print_summary(f"graded: {eval_file}", rows, role="grader", last=[("graded", when)])
-    print_metrics(eval_file)
+    print_metrics(eval_file, test_file)
     return job.exit_code(failed=job.journal.failed, of=rollouts * grade_repeat)
 
 
@@ -183,10 +188,20 @@ def _regrade(scores: Scores | None) -> Regrade:
     return Regrade(**asdict(scores)) if scores else Regrade(format_score=None, content_score=None)
 
 
-def print_metrics(eval_file: Path) -> None:
-    """Prints the metrics of an evaluation file as the published table lists them."""
-    records = read_jsonl(eval_file, GradedTask, unique_key="cid", report=ReadReport(), strict=True)
-    metrics = compute_metrics(rollout for record in records for rollout in scored_rollouts(record))
+def print_metrics(eval_file: Path, test_file: Path) -> None:
+    """Prints the metrics of an evaluation file as the published table lists them, and over how much of the test set."""
+    graded = 0
+
+    def records() -> Iterator[GradedTask]:
+        nonlocal graded
+        for record in read_jsonl(eval_file, GradedTask, unique_key="cid", report=ReadReport(), strict=True):
+            graded += 1
+            yield record
+
+    metrics = compute_metrics(rollout for record in records() for rollout in scored_rollouts(record))
+    tasks = sum(1 for _ in read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True))
+    if graded < tasks:
+        print(f"  over {graded} of {tasks} samples")
     width = max(len(metric.title) for metric in METRICS.values())
     for key, metric in METRICS.items():
         value = metrics[key]

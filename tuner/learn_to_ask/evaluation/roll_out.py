@@ -60,7 +60,7 @@ def roll_out(
         return EXIT_DONE
     report = ReadReport()
     waiting: dict[int, Task] = {}
-    count = 0
+    count = silent = 0
     total = count_lines(test_file)
     depends_on = {
         "input": file_digest(test_file),
@@ -89,6 +89,7 @@ def roll_out(
         for answer in progress(answers, title="rolling out", total=total - job.journal.resumed, unit="samples"):
             task = waiting.pop(answer.key)
             if answer.value is not None:
+                silent += sum(not rollout.strip() for rollout in answer.value)
                 done = TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=job.engine.description)
                 job.journal.append(answer.key, done)
                 if handover:
@@ -97,6 +98,7 @@ def roll_out(
             handover.check()
         if not report.good:
             raise UserError(f"--test_file_path {test_file}: holds no usable task; the lines above say why")
+        job.check_not_all_failed(of=count)
         written = job.journal.finish(count)
         if handover:
             handover.end()
@@ -106,9 +108,10 @@ def roll_out(
         *report.skipped_rows,
         ("rollouts a sample", sampling.n),
         ("rollout mode", rollout_mode),
+        *([("said nothing", f"{silent} rollouts")] if silent else []),
     ]
     job.print_summary(f"rolled out: {rollout_file}", rows, role="policy")
-    return job.exit_code(failed=job.usage.failed.total(), of=count)
+    return job.exit_code(failed=job.usage.failed.total(), of=count, report=report)
 
 
 def _conversation(messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
     line_of: dict[str, int] = {}
     for number, offset, line in progress(_lines(path), title=f"reading {name}", total=None, unit="samples"):
         try:
-            record = parse_line(line, GradedTask, number=number)
+            record = parse_line(line, GradedTask)
         except LineError as error:
             if not line.endswith(b"\n"):
                 raise UserError(
@@ -53,7 +53,7 @@ def read_record(path: Path, offset: int) -> GradedTask:
     """The record that starts at some byte of a file already read."""
     with path.open("rb") as file:
         file.seek(offset)
-        return parse_line(file.readline(), GradedTask, number=1 if offset == 0 else 2)
+        return parse_line(file.readline(), GradedTask)
 
 
 def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_graders: bool) -> None:

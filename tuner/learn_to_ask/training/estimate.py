@@ -4,10 +4,9 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuner.learn_to_ask.core.records import Task
-from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.engines.transformers import require_model
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
@@ -125,7 +124,7 @@ class Estimate:
 def estimate(
     settings: TrainingSettings,
     tasks_file: Path,
-    tokenizer: Any,
+    encoder: ChatEncoder,
     *,
     response_tokens: float = RESPONSE_TOKENS,
     grade_tokens: float = GRADE_TOKENS,
@@ -141,7 +140,7 @@ def estimate(
     Args:
         settings: Steps, groups and prompts.
         tasks_file: The train split.
-        tokenizer: The policy's, with a chat template.
+        encoder: Of the policy.
         response_tokens: Mean length of a response.
         grade_tokens: Mean length of a grade.
         training_passes: Passes over each rollout for an update.
@@ -153,10 +152,10 @@ def estimate(
     tasks = prompt = graded = grading_prompt = 0
     for task in read_jsonl(tasks_file, Task, unique_key="cid", report=ReadReport(), quiet=True):
         tasks += 1
-        prompt += _count(tokenizer, rollout_messages(task.messages, settings.train_mode))
+        prompt += _count(encoder, rollout_messages(task.messages, settings.train_mode))
         if task.decision_truth == "continue" and settings.grader != "offline":
             graded += 1
-            grading_prompt += _count(tokenizer, grading_messages(task.messages, "", task.info_truth))
+            grading_prompt += _count(encoder, grading_messages(task.messages, "", task.info_truth))
     steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
     if not tasks or not steps:
         raise UserError(f"--data {tasks_file}: {tasks} tasks do not fill one batch of {settings.batch_size}")
@@ -181,9 +180,9 @@ def estimate(
     )
 
 
-def _count(tokenizer: Any, messages: list[dict[str, str]]) -> int:
+def _count(encoder: ChatEncoder, messages: list[dict[str, str]]) -> int:
     """Tokens of a chat as the model reads it."""
-    return len(encode_chat(tokenizer, messages, max_prompt_tokens=None)[0])
+    return len(encoder.encode(messages)[0])
 
 
 def calibration(found: Estimate) -> str:
@@ -283,7 +282,7 @@ def estimate_run(settings: TrainingSettings, assumed: dict[str, float]) -> Estim
     return estimate(
         settings,
         file,
-        AutoTokenizer.from_pretrained(settings.model_path),
+        ChatEncoder(AutoTokenizer.from_pretrained(settings.model_path), settings.model_path),
         response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
         grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
         prices=TrainingPrices(**prices) if prices else None,

@@ -1,7 +1,6 @@
 """Asks the grader during training: an auxiliary model, an OpenAI-compatible endpoint or the offline rules."""
 
 import asyncio
-import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +9,19 @@ from typing import Any, Literal, get_args
 
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.reward import Scores
+from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.offline import grade_answer
+from tuner.learn_to_ask.engines.openai_address import Endpoint
+from tuner.learn_to_ask.engines.openai_api import ChatClient
+from tuner.learn_to_ask.engines.openai_reply import AttemptError
+from tuner.learn_to_ask.errors import UserError
 
 AUXILIARY_MODEL_NAME = "auxiliary_model"
 Grader = Literal["auxiliary", "openai", "offline"]
 GRADERS: tuple[Grader, ...] = get_args(Grader)
 
 _TRIES = 3  # fresh samples until the scores can be read
-_TRANSPORT_RETRIES = 6  # the client backs off exponentially and honours Retry-After: about a minute in all
+_TRANSPORT_RETRIES = 6  # with growing pauses, about half a minute in all
 _SECONDS_A_CALL = 120.0
 _PAUSES = (1.0, 2.0, 4.0)  # seconds between the calls of an auxiliary model that fails
 
@@ -37,6 +42,7 @@ class GraderSettings:
         base_url: Of the endpoint, up to and including `/v1` (openai).
         model: The name under which the endpoint offers the model (openai).
         api_key_env: The environment variable that holds the key, on every node that grades (openai).
+        extra_json: Fields to add to every request or, with null, to leave out (openai).
     """
 
     grader: Grader
@@ -46,6 +52,7 @@ class GraderSettings:
     base_url: str = ""
     model: str = ""
     api_key_env: str = "OPENAI_API_KEY"
+    extra_json: str = ""
 
 
 async def ask_grader(
@@ -83,26 +90,65 @@ async def reply_of_grader(
         GradingError: When there is none.
     """
     if settings.grader == "offline":
-        from tuner.learn_to_ask.engines.offline import grade_answer
-
         return grade_answer(messages)
     # Given with every call because TunerModelConfig.temperature never reaches the engine.
-    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    temperature, max_tokens = settings.temperature, settings.max_tokens
     if settings.grader == "auxiliary":
-        ask = partial(auxiliary_models[AUXILIARY_MODEL_NAME], messages, seed=secrets.randbits(31), **sampling)
+        model = auxiliary_models[AUXILIARY_MODEL_NAME]
+        ask = partial(model, messages, seed=secrets.randbits(31), temperature=temperature, max_tokens=max_tokens)
         response = await _with_retries(ask)
         return "".join(block["text"] for block in response.content if block["type"] == "text")
-    import openai
-
     try:
-        completion = await _client(settings.base_url, settings.api_key_env).chat.completions.create(
-            model=settings.model,
-            messages=messages,
-            **sampling,
-        )
-    except openai.OpenAIError as error:
-        raise GradingError(f"the grader at {settings.base_url} failed: {type(error).__name__}") from error
-    return (completion.choices[0].message.content or "") if completion.choices else ""
+        client = _client(settings, _TRANSPORT_RETRIES, asyncio.get_running_loop())
+    except UserError as error:
+        raise GradingError(f"the grader at {settings.base_url} cannot be asked: {error}") from error
+    return await _reply_of(client, messages, settings)
+
+
+async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings: GraderSettings) -> str:
+    """One reply of an endpoint.
+
+    Raises:
+        GradingError: When there is none.
+    """
+    sampling = Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
+    try:
+        answers = await client.ask(messages, sampling)
+    except AttemptError as error:
+        if error.trouble == "answer":
+            return error.reason  # not readable either: asked again
+        said = f"{error.said} - {client.advice(error)}"
+        raise GradingError(f"the grader at {client.base_url} failed: {said}") from error
+    return answers.texts[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a grader said to one prompt, and what was changed in the request to please its server."""
+
+    reply: str
+    fitted: tuple[str, ...] = ()
+
+
+def try_grader(messages: list[dict[str, str]], settings: GraderSettings) -> Trial:
+    """Asks a grader that can be reached before the start once, as training would.
+
+    Raises:
+        GradingError: When it does not answer.
+        UserError: When its address or key cannot be used.
+    """
+    if settings.grader == "offline":
+        return Trial(grade_answer(messages))
+
+    async def ask() -> Trial:
+        client = ChatClient(_endpoint(settings, _TRANSPORT_RETRIES))
+        try:
+            reply = await _reply_of(client, messages, settings)
+            return Trial(reply, tuple(client.fitted))
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
 
 
 async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -122,10 +168,18 @@ async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _client(base_url: str, api_key_env: str) -> Any:
-    """One client a process: it keeps its connections."""
-    from openai import AsyncOpenAI
+def _client(settings: GraderSettings, retries: int, loop: asyncio.AbstractEventLoop) -> ChatClient:
+    """One client for each event loop, to which its connections belong."""
+    return ChatClient(_endpoint(settings, retries))
 
-    # Servers on one's own machine need no key, but the client wants one.
-    key = os.environ.get(api_key_env) or "none"
-    return AsyncOpenAI(base_url=base_url, api_key=key, max_retries=_TRANSPORT_RETRIES, timeout=_SECONDS_A_CALL)
+
+def _endpoint(settings: GraderSettings, retries: int) -> Endpoint:
+    """Where the openai grader is."""
+    return Endpoint(
+        base_url=settings.base_url,
+        model=settings.model,
+        api_key_env=settings.api_key_env,
+        read_timeout=_SECONDS_A_CALL,
+        max_retries=retries,
+        extra_json=settings.extra_json,
+    )

@@ -32,6 +32,7 @@ class TrainingSettings:
     grader_base_url: str = ""
     grader_model: str = ""
     grader_api_key_env: str = "OPENAI_API_KEY"
+    grader_extra_json: str = ""
     # data
     data: Path = Path("tuner/learn_to_ask/data")
     total_epochs: int = 4
@@ -69,6 +70,7 @@ class TrainingSettings:
             base_url=self.grader_base_url,
             model=self.grader_model,
             api_key_env=self.grader_api_key_env,
+            extra_json=self.grader_extra_json,
         )
 
 
@@ -88,6 +90,8 @@ _HELP = {
     "grader_base_url": "of the openai grader, up to and including /v1",
     "grader_model": "name under which the openai grader's endpoint offers the model",
     "grader_api_key_env": "environment variable with the openai grader's key; must be set where Ray's workers run",
+    "grader_extra_json": "fields to add to the openai grader's requests or, with null, to leave out, as a JSON object: "
+    '\'{"enable_thinking": false, "top_p": null}\'',
     "data": "folder with train.jsonl of script 2, or the file itself",
     "total_epochs": "passes over the data",
     "total_steps": "training steps; overrides --total_epochs",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.core.records import Task
-from tuner.learn_to_ask.engines.chat import encode_chat
+from tuner.learn_to_ask.engines.chat import ChatEncoder
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.training.dataset import train_file
@@ -25,7 +26,8 @@ class DatasetScan:
 
     Attributes:
         tasks: Lines that can be read.
-        bad_lines: Line and reason of every other line.
+        bad_lines: Line and reason of the first of the other lines.
+        bad: How many these are.
         stops: Tasks whose doctor stopped.
         undecided: Tasks without `decision_truth`.
         without_info: Ids of `continue` tasks without `info_truth`.
@@ -35,6 +37,7 @@ class DatasetScan:
 
     tasks: int = 0
     bad_lines: list[str] = field(default_factory=list)
+    bad: int = 0
     stops: int = 0
     undecided: int = 0
     without_info: list[str] = field(default_factory=list)
@@ -49,10 +52,10 @@ class DatasetScan:
 
 def scan_dataset(file: Path) -> DatasetScan:
     """Reads the whole training set once."""
-    scan = DatasetScan()
+    scan, report = DatasetScan(), ReadReport()
     skipped = io.StringIO()
     with redirect_stderr(skipped):  # read_jsonl names the bad lines there and nowhere else
-        for task in read_jsonl(file, Task, unique_key="cid", report=ReadReport()):
+        for task in read_jsonl(file, Task, unique_key="cid", report=report):
             scan.tasks += 1
             scan.stops += task.decision_truth == "stop"
             scan.undecided += "decision_truth" not in task.model_fields_set
@@ -62,8 +65,11 @@ def scan_dataset(file: Path) -> DatasetScan:
                 if not task.info_truth.strip():
                     scan.without_info.append(task.cid)
                 scan.sample = scan.sample or task
+    scan.bad = report.skipped
     scan.bad_lines = [
-        line.removeprefix(f"{file}:").replace(" skipped:", "", 1) for line in skipped.getvalue().splitlines()
+        line.removeprefix(f"{file}:").replace(" skipped:", "", 1)
+        for line in skipped.getvalue().splitlines()
+        if line.startswith(f"{file}:")
     ]
     return scan
 
@@ -76,7 +82,7 @@ def dataset_findings(scan: DatasetScan, settings: TrainingSettings) -> list[Find
         findings = [Finding("fatal", "dataset", f"--data: the train split holds no task; {build}")]
     if scan.bad_lines:
         first = " | ".join(f"line {line}" for line in scan.bad_lines[:EXAMPLES])
-        findings.append(Finding("fatal", "dataset lines", f"{len(scan.bad_lines)} cannot be used: {first}; {build}"))
+        findings.append(Finding("fatal", "dataset lines", f"{scan.bad} cannot be used: {first}; {build}"))
     if scan.without_info:
         said = f"{_named(scan.without_info)} say continue without info_truth: nothing could be rewarded; {build}"
         findings.append(Finding("fatal", "info_truth", said))
@@ -151,14 +157,12 @@ def check_prompt_lengths(settings: TrainingSettings) -> Finding:
     except (OSError, ValueError) as error:
         said = f"not measured, the tokenizer of {settings.model_path} is not on this machine: {one_line(error)}"
         return Finding("warning", "prompt lengths", said)
-    if not getattr(tokenizer, "chat_template", None):
-        said = f"the tokenizer of {settings.model_path} has no chat template: name an instruct model with --model_path"
-        return Finding("fatal", "prompt lengths", said)
+    try:
+        encoder = ChatEncoder(tokenizer, settings.model_path)
+    except UserError as error:
+        return Finding("fatal", "prompt lengths", f"--model_path: {one_line(error)}")
     tasks = read_jsonl(train_file(settings.data), Task, unique_key="cid", report=ReadReport(), quiet=True)
-    lengths = [
-        len(encode_chat(tokenizer, rollout_messages(task.messages, settings.train_mode), max_prompt_tokens=None)[0])
-        for task in tasks
-    ]
+    lengths = [len(encoder.encode(rollout_messages(task.messages, settings.train_mode))[0]) for task in tasks]
     return prompt_length_finding(lengths, room)
 
 

@@ -29,7 +29,7 @@ from tuner.learn_to_ask.training.preflight.models import (
     locate_model,
     model_finding,
 )
-from tuner.learn_to_ask.training.preflight.services import AskGrader, check_grader, check_monitor, check_tinker
+from tuner.learn_to_ask.training.preflight.services import check_grader, check_monitor, check_tinker
 from tuner.learn_to_ask.training.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.settings import TrainingSettings
 
@@ -41,14 +41,12 @@ _SAMPLE_TASK = Task(
 )
 
 
-def preflight(settings: TrainingSettings, config: RunConfig, *, ask_grader: AskGrader | None = None) -> list[Finding]:
+def preflight(settings: TrainingSettings, config: RunConfig) -> list[Finding]:
     """Runs every check, whatever the others find.
 
     Args:
         settings: The flags of main.py.
         config: What config.yaml says.
-        ask_grader: Sends one grading prompt to the grader and returns its reply; for graders that can be
-            reached before the start.
     """
     # A cluster that does not answer is waited for while the others are checked, which takes as long.
     executor = ThreadPoolExecutor(max_workers=1)
@@ -82,7 +80,7 @@ def preflight(settings: TrainingSettings, config: RunConfig, *, ask_grader: AskG
         if settings.grader == "openai" and missing:
             return [Finding("fatal", "grader", f"--{flag}: the openai grader needs it") for flag in missing]
         sample = scans[0].sample if scans else None
-        return [check_grader(settings.grader, sample or _SAMPLE_TASK, ask_grader)]
+        return [check_grader(settings.grader_settings(), sample or _SAMPLE_TASK)]
 
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("dataset", dataset),

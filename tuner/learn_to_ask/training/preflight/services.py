@@ -8,13 +8,12 @@ from typing import Any
 
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.records import Task
-from tuner.learn_to_ask.engines.offline import grade_answer
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.training.config_file import RunConfig
+from tuner.learn_to_ask.training.grader import GraderSettings, GradingError, try_grader
 from tuner.learn_to_ask.training.preflight.findings import Finding, one_line, within
 from tuner.learn_to_ask.training.settings import TrainingSettings
-
-AskGrader = Callable[[list[dict[str, str]]], str]
 
 _TINKER_SECONDS = 20.0
 _GRADER_SECONDS = 120.0
@@ -92,33 +91,29 @@ def check_tinker(
     return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
 
 
-def check_grader(
-    grader: str, task: Task, ask_grader: AskGrader | None = None, *, seconds: float = _GRADER_SECONDS
-) -> Finding:
+def check_grader(grader: GraderSettings, task: Task, *, seconds: float = _GRADER_SECONDS) -> Finding:
     """Has the grader answer one real grading prompt, where it can be reached before the start.
 
     Args:
-        grader: As in the settings.
+        grader: Who grades and how.
         task: Its context and reference make the prompt.
-        ask_grader: Sends the prompt; not needed for the offline grader.
         seconds: How long the grader may take.
     """
-    if grader == "auxiliary":
+    name = grader.grader
+    if name == "auxiliary":
         return Finding("ok", "grader", "an auxiliary model, it can only be tried once the engines are up")
-    if grader == "offline" and ask_grader is None:
-        ask_grader = grade_answer
-    if ask_grader is None:
-        return Finding("warning", "grader", f"--grader {grader} was not tried")
-    ask = ask_grader
     messages = grading_messages(task.messages, _SAMPLE_QUESTION, task.info_truth)
     try:
-        reply = within(seconds, lambda: ask(messages))
-    except Exception as error:
-        said = f"--grader {grader} does not answer: {type(error).__name__}: {one_line(error)}; check its flags and key"
-        return Finding("fatal", "grader", said)
-    scores = parse_grade(reply)
+        trial = within(seconds, lambda: try_grader(messages, grader))
+    except (GradingError, UserError) as error:
+        return Finding("fatal", "grader", f"--grader {name} does not answer: {one_line(error)}")
+    except TimeoutError:
+        return Finding("fatal", "grader", f"--grader {name} does not answer within {seconds:g} s")
+    scores = parse_grade(trial.reply)
     if scores is None:
-        said = f"--grader {grader} answers without readable scores, use a model that follows the format: "
-        return Finding("fatal", "grader", said + repr(reply[:120]))
-    said = f"--grader {grader} answers: format {scores.format_score}, content {scores.content_score}"
+        said = f"--grader {name} answers without readable scores, use a model that follows the format: "
+        return Finding("fatal", "grader", said + repr(trial.reply[:120]))
+    said = f"--grader {name} answers: format {scores.format_score}, content {scores.content_score}"
+    if trial.fitted:
+        said += f" ({'; '.join(trial.fitted)})"
     return Finding("ok", "grader", said)
