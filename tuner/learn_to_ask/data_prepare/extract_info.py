@@ -72,9 +72,8 @@ def extract_info(
             job.journal.append(answer.key, sample, failed=answer.value is None)
             without += answer.value == []
         if not report.good:
-            raise UserError(
-                f"--input_file {input_file}: holds no usable session, one JSON object a line is wanted; the lines above say why"
-            )
+            wanted = "one JSON object a line is wanted; the lines above say why"
+            raise UserError(f"--input_file {input_file}: holds no usable session, {wanted}")
         job.check_not_all_failed(of=asked)
         written = job.journal.finish(count)
 

@@ -97,9 +97,8 @@ def roll_out(
         if handover:
             handover.check()
         if not report.good:
-            raise UserError(
-                f"--test_file_path {test_file}: holds no usable task, one JSON object a line is wanted; the lines above say why"
-            )
+            wanted = "one JSON object a line is wanted; the lines above say why"
+            raise UserError(f"--test_file_path {test_file}: holds no usable task, {wanted}")
         job.check_not_all_failed(of=count)
         written = job.journal.finish(count)
         if handover:
