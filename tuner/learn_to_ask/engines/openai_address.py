@@ -3,12 +3,13 @@
 import ipaddress
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from tuner.learn_to_ask.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,10 @@ class Endpoint:
     backoff_base: float = 0.5
 
 
-def parse_url(base_url: str) -> httpx.URL:
+def parse_url(base_url: str) -> "httpx.URL":
     """The base URL, checked; it is not shown where it is wrong, because it may hold a password."""
+    import httpx
+
     try:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, UnicodeError):
@@ -65,14 +68,14 @@ def is_local(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def is_azure(url: httpx.URL) -> bool:
+def is_azure(url: "httpx.URL") -> bool:
     """Whether a server wants its key as Azure OpenAI does."""
     return "/openai/deployments/" in url.path or url.host.endswith(
         (".openai.azure.com", ".cognitiveservices.azure.com")
     )
 
 
-def check_proxy(url: httpx.URL) -> None:
+def check_proxy(url: "httpx.URL") -> None:
     """Refuses a proxy that the HTTP client cannot speak to.
 
     Raises:
@@ -109,13 +112,12 @@ def read_key(variable: str, *, required: bool) -> str:
     return key
 
 
-class _SpelledHeaders(httpx.Headers):
-    """Headers with their names as they are mostly written: some gateways compare them letter by letter."""
+async def spell_headers(request: "httpx.Request") -> None:
+    """Has aiohttp write `Authorization`, where httpx hands on small letters: some gateways compare them."""
+    import httpx
 
-    def items(self) -> Any:
-        return [(name.title(), value) for name, value in super().items()]
+    class SpelledHeaders(httpx.Headers):
+        def items(self) -> Any:
+            return [(name.title(), value) for name, value in super().items()]
 
-
-async def spell_headers(request: httpx.Request) -> None:
-    """Has aiohttp write `Authorization`, where httpx hands it `authorization`."""
-    request.headers = _SpelledHeaders(request.headers)
+    request.headers = SpelledHeaders(request.headers)

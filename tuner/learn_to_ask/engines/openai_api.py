@@ -5,9 +5,7 @@ import json
 import random
 import re
 import sys
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from tuner.learn_to_ask.engines.base import Sampling
 from tuner.learn_to_ask.engines.openai_address import (
@@ -31,6 +29,9 @@ from tuner.learn_to_ask.engines.openai_reply import (
     retry_after_seconds,
 )
 from tuner.learn_to_ask.engines.openai_request import RequestForm, parse_extra_json, well_formed
+
+if TYPE_CHECKING:
+    import httpx
 
 _TOO_LONG = (
     r"context[ _]?(length|window|size)|maximum (model|context|input|prompt|number of tokens)|too (long|large)"
@@ -67,6 +68,7 @@ class ChatClient:
         Raises:
             UserError: When the URL, the key or a proxy cannot be used.
         """
+        import httpx
         import openai
 
         url = parse_url(endpoint.base_url)
@@ -236,6 +238,7 @@ class ChatClient:
         Raises:
             AttemptError: When it brought nothing.
         """
+        import httpx
         import openai
 
         endpoint = self.endpoint
@@ -258,7 +261,7 @@ class ChatClient:
         answers.texts = [self._clean(text) for text in answers.texts]
         return answers
 
-    def _refusal(self, status: int, response: httpx.Response, body: object) -> AttemptError:
+    def _refusal(self, status: int, response: "httpx.Response", body: object) -> AttemptError:
         """What an error of the server means, with its own words."""
         try:
             body = json.loads(response.content)
@@ -300,7 +303,7 @@ class ChatClient:
         return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}…"
 
 
-def _status_error(status: int, message: str, headers: httpx.Headers) -> AttemptError:
+def _status_error(status: int, message: str, headers: "httpx.Headers") -> AttemptError:
     """What an error of the server means for the request."""
     reason = f"HTTP {status}"
     words = _ABOUT_ONE_REQUEST.search(message)

@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
-
-import aiohttp
-import httpx
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.learn_to_ask.engines.base import CUT_OFF
+
+if TYPE_CHECKING:
+    import httpx
 
 # Why a request has no answer: it alone is at fault; the server refuses it; nobody can be reached; what came is of no
 # use; the rest.
@@ -232,6 +232,8 @@ def network_error(error: BaseException, *, connect_timeout: float, read_timeout:
         connect_timeout: Seconds that a connection could take.
         read_timeout: Seconds that an answer could take.
     """
+    import aiohttp
+
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
@@ -251,7 +253,7 @@ def network_error(error: BaseException, *, connect_timeout: float, read_timeout:
     return AttemptError("connection cut", detail=detail)
 
 
-def retry_after_seconds(headers: httpx.Headers) -> float:
+def retry_after_seconds(headers: "httpx.Headers") -> float:
     """Seconds that a reply asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date; 0 for neither."""
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
