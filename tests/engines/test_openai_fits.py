@@ -155,7 +155,6 @@ def test_every_form_of_an_answer_is_read(make_engine, choice, text):
 @pytest.mark.parametrize(
     ("choice", "reason"),
     [
-        ({"message": {"content": "an answer that"}, "finish_reason": "length"}, "cut off at max_tokens"),
         (
             {"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"},
             "cut off at max_tokens, all of it reasoning",
@@ -171,14 +170,14 @@ def test_an_answer_that_was_cut_off_is_a_failure_of_its_own_kind(make_engine, ch
     assert server.received == 1
 
 
-def test_of_several_answers_the_whole_ones_are_kept(make_engine):
+def test_of_several_answers_those_that_were_cut_off_are_marked(make_engine):
     choices = [
         {"message": {"content": "a"}, "finish_reason": "stop"},
         {"message": {"content": "b and"}, "finish_reason": "length"},
     ]
     with FaultServer(lambda _: failure({"choices": choices})) as server:
         reply = answers(make_engine(server), 1, replace(SAMPLING, n=2))[0]
-    assert (reply.texts, reply.error) == (["a"], "cut off at max_tokens")
+    assert (reply.texts, reply.cut_off, reply.error) == (["a", "b and"], (False, True), "")
 
 
 def events(*parts, end="data: [DONE]\n\n"):

@@ -246,3 +246,40 @@ def test_every_request_gets_one_answer_however_the_engine_orders_its_work(failur
     assert usage.answered == len(answered)
     assert usage.failed.total() == len(failures) - len(answered)
     assert usage.retried == sum(min(count, max_tries - 1) for count in failures)
+
+
+def test_answers_that_were_cut_off_are_asked_for_again_and_the_whole_ones_of_their_reply_kept():
+    replies = iter(
+        [Reply(0, ["a", "b and"], cut_off=(False, True)), Reply(0, ["<think>so", "c"]), Reply(0, ["x", "y"])]
+    )
+
+    class Cutting(ScriptedEngine):
+        def generate(self, requests, sampling):
+            for _ in requests:
+                yield next(replies)
+
+    usage = Usage()
+    answers = ask(
+        Cutting({}), requests_for([0]), sampling=replace(SAMPLING, n=2), parse="+".join, max_tries=3, usage=usage
+    )
+    assert list(answers) == [Answer(0, "a+c")]
+    assert usage.retried == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(0, ["half an"], cut_off=(True,)), "cut off at max_tokens"),
+        (Reply(0, ["<think>it may"]), "cut off in its reasoning"),
+    ],
+)
+def test_an_answer_that_never_comes_to_its_end_fails_by_its_reason(reply, reason):
+    class Cutting(ScriptedEngine):
+        def generate(self, requests, sampling):
+            for _ in requests:
+                yield reply
+
+    usage = Usage()
+    answers = ask(Cutting({}), requests_for([0]), sampling=SAMPLING, parse="+".join, max_tries=2, usage=usage)
+    assert list(answers) == [Answer(0, None)]
+    assert (usage.failed, usage.examples) == ({reason: 1}, {reason: reply.texts[0]})

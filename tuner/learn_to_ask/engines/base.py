@@ -6,7 +6,7 @@ from typing import Protocol
 
 # The error of a conversation whose system prompt and last message alone exceed the context.
 PROMPT_TOO_LONG = "prompt too long"
-# The error of an answer that did not come to its end; the whole ones of the same reply are kept.
+# Why an answer that did not come to its end is none.
 CUT_OFF = "cut off at max_tokens"
 
 
@@ -43,11 +43,12 @@ class Reply:
 
     Attributes:
         key: The request's key.
-        texts: `Sampling.n` whole answers without special tokens, fewer after an error.
+        texts: `Sampling.n` answers without special tokens, fewer after an error.
         prompt_tokens: Tokens read, 0 where an engine does not count them.
         completion_tokens: Tokens written over all answers, likewise.
         error: Why there is no answer, `""` when there is one.
         final: Asking again would end the same way.
+        cut_off: Which of the texts did not come to their end within `Sampling.max_tokens`; empty for none.
     """
 
     key: int
@@ -56,6 +57,7 @@ class Reply:
     completion_tokens: int = 0
     error: str = ""
     final: bool = False
+    cut_off: tuple[bool, ...] = ()
 
 
 class Engine(Protocol):

@@ -124,7 +124,7 @@ class ChatClient:
         stop: asyncio.Event | None = None,
         patient: bool = True,
     ) -> Answers:
-        """Asks until there are `sampling.n` answers, or one of them was cut off.
+        """Asks until there are `sampling.n` answers, or one of them fails.
 
         Args:
             messages: The conversation.
@@ -135,7 +135,7 @@ class ChatClient:
         Raises:
             AttemptError: When there are none after all tries.
         """
-        all_of_them = Answers([])
+        all_of_them = Answers()
         while True:
             missing = sampling.n - len(all_of_them.texts)
             n = 1 if self._form.separate else missing
@@ -146,6 +146,7 @@ class ChatClient:
                 error.completion_tokens += all_of_them.completion_tokens
                 raise
             all_of_them.texts += answers.texts
+            all_of_them.cut_off += answers.cut_off
             all_of_them.prompt_tokens += answers.prompt_tokens
             all_of_them.completion_tokens += answers.completion_tokens
             all_of_them.error = answers.error

@@ -130,8 +130,9 @@ class OpenAIEngine:
             final = error.trouble in ("request", "refused")
             reply = Reply(request.key, [], error.prompt_tokens, error.completion_tokens, error.reason, final)
             return _Outcome(reply, error)
-        reply = Reply(request.key, answers.texts, answers.prompt_tokens, answers.completion_tokens, answers.error)
-        return _Outcome(reply)
+        tokens = (answers.prompt_tokens, answers.completion_tokens)
+        cut_off = tuple(answers.cut_off) if any(answers.cut_off) else ()
+        return _Outcome(Reply(request.key, answers.texts, *tokens, answers.error, cut_off=cut_off))
 
     def _verdict(
         self, held: list[_Outcome], sampling: Sampling, *, last: bool

@@ -4,7 +4,7 @@ import json
 import re
 import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,13 +78,15 @@ class Answers:
     """What one reply holds.
 
     Attributes:
-        texts: Whole answers.
+        texts: The answers.
+        cut_off: Which of them did not come to their end.
         error: Why there are not as many as asked for, `""` when there are.
         prompt_tokens: Tokens read, 0 where the server does not say.
         completion_tokens: Tokens written, likewise.
     """
 
-    texts: list[str]
+    texts: list[str] = field(default_factory=list)
+    cut_off: list[bool] = field(default_factory=list)
     error: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -161,7 +163,7 @@ def error_message(body: object) -> str:
 
 
 def read_answers(body: dict[str, Any], n: int) -> Answers:
-    """The answers of a body; those that were cut off are left out.
+    """The answers of a body.
 
     Raises:
         AttemptError: When it holds none that could be one.
@@ -171,7 +173,7 @@ def read_answers(body: dict[str, Any], n: int) -> Answers:
     tokens = [
         count if isinstance(count := counts.get(name), int) else 0 for name in ("prompt_tokens", "completion_tokens")
     ]
-    answers = Answers([], "", *tokens)
+    answers = Answers(prompt_tokens=tokens[0], completion_tokens=tokens[1])
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise _useless("empty choice list", answers, max_retries=_FEW_RETRIES)
@@ -182,14 +184,15 @@ def read_answers(body: dict[str, Any], n: int) -> Answers:
         except (KeyError, TypeError, AttributeError):
             raise _useless("unreadable body", answers, max_retries=_FEW_RETRIES) from None
         finish = choice.get("finish_reason")
-        if finish in _CUT_OFF:
-            answers.error = CUT_OFF if text else f"{CUT_OFF}, all of it reasoning"
+        if finish in _CUT_OFF and not text:
+            answers.error = f"{CUT_OFF}, all of it reasoning" if reasoning else CUT_OFF
         elif finish in _STOPPED_BY_SERVER:
             answers.error = _STOPPED_BY_SERVER[finish]
         elif text is None or (not text and reasoning):
             answers.error = "no answer after its reasoning" if reasoning else EMPTY_ANSWER
         else:
             answers.texts.append(text)
+            answers.cut_off.append(finish in _CUT_OFF)
     if not answers.texts:
         raise _useless(answers.error, answers, max_retries=_FEW_RETRIES if answers.error == EMPTY_ANSWER else 0)
     return answers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tuner.learn_to_ask.agent import plain_message, react_reply
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
-from tuner.learn_to_ask.engines.base import Engine, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import CUT_OFF, Engine, Reply, Request, Sampling
 
 if TYPE_CHECKING:
     from agentscope.model import ChatModelBase, ChatResponse
@@ -55,7 +55,8 @@ class ReactEngine:
         try:
             for reply in self._engine.generate(questions(), replace(sampling, n=1)):
                 group, agent = waiting.pop(reply.key)
-                group.take(reply, agent.give_up() if reply.error else agent.reply_to(reply.texts[0]))
+                error = CUT_OFF if any(reply.cut_off) else reply.error
+                group.take(reply, error, agent.give_up() if error else agent.reply_to(reply.texts[0]))
                 if group.pending == 0:
                     if group.error:
                         self._kept[group.key] = _Group(group.key, group.texts)
@@ -86,13 +87,13 @@ class _Group:
     error: str = ""
     final: bool = False
 
-    def take(self, reply: Reply, text: str) -> None:
+    def take(self, reply: Reply, error: str, text: str) -> None:
         """Adds the answer of one agent."""
         self.pending -= 1
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
-        if reply.error:
-            self.error, self.final = reply.error, self.final or reply.final
+        if error:
+            self.error, self.final = error, self.final or reply.final
         else:
             self.texts.append(text)
 

@@ -3,10 +3,11 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Generic, TypeVar
 
 from tuner.learn_to_ask.core.responses import is_cut_off
-from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
+from tuner.learn_to_ask.engines.base import CUT_OFF, Engine, Reply, Request, Sampling
 
 ValueT = TypeVar("ValueT")
 _EXAMPLE_LENGTH = 100
@@ -115,9 +116,8 @@ def ask(
             request, tried = tries[reply.key]
             usage.prompt_tokens += reply.prompt_tokens
             usage.completion_tokens += reply.completion_tokens
-            whole = [_valid(text) for text in reply.texts if not is_cut_off(text)]
+            whole, error = _whole_answers(reply)
             texts = [*kept.pop(reply.key, ()), *whole]
-            error = reply.error or (UNFINISHED_REASONING if len(whole) < len(reply.texts) else "")
             value = None if len(texts) < sampling.n else parse(texts[: sampling.n])
             if value is not None:
                 usage.answered += 1
@@ -136,6 +136,14 @@ def ask(
             del tries[reply.key]
             yield Answer(reply.key, value)
         more = bool(again)  # answers that failed after the engine had taken the last request
+
+
+def _whole_answers(reply: Reply) -> tuple[list[str], str]:
+    """The answers of a reply that came to their end, and why there are not more."""
+    ended = [text for text, cut in zip_longest(reply.texts, reply.cut_off, fillvalue=False) if not cut]
+    whole = [_valid(str(text)) for text in ended if not is_cut_off(str(text))]
+    unfinished = CUT_OFF if any(reply.cut_off) else UNFINISHED_REASONING if len(whole) < len(ended) else ""
+    return whole, reply.error or unfinished
 
 
 def _valid(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import CUT_OFF, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.errors import UserError
 
@@ -85,7 +85,7 @@ class TinkerEngine:
             sequences = future.result().sequences
         except tinker.TinkerError as error:
             return Reply(key, [], prompt_tokens, error=type(error).__name__)
-        whole = [sequence for sequence in sequences if sequence.stop_reason != "length"]
-        texts = [self._tokenizer.decode(sequence.tokens, skip_special_tokens=True) for sequence in whole]
+        texts = [self._tokenizer.decode(sequence.tokens, skip_special_tokens=True) for sequence in sequences]
         tokens = sum(len(sequence.tokens) for sequence in sequences)
-        return Reply(key, texts, prompt_tokens, tokens, CUT_OFF if len(whole) < len(sequences) else "")
+        cut_off = tuple(sequence.stop_reason == "length" for sequence in sequences)
+        return Reply(key, texts, prompt_tokens, tokens, cut_off=cut_off)

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import CUT_OFF, PROMPT_TOO_LONG, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import Adapter
@@ -135,10 +135,9 @@ class TransformersEngine:
         lengths = (answers != self._tokenizer.pad_token_id).sum(dim=1).tolist()
         ended = torch.isin(answers, torch.tensor(self._end_tokens(), device=answers.device)).any(dim=1).tolist()
         for index, (key, ids) in enumerate(prompts):
-            own = range(index * sampling.n, (index + 1) * sampling.n)
-            whole = [texts[row] for row in own if ended[row] or answers.shape[1] < sampling.max_tokens]
-            error = CUT_OFF if len(whole) < sampling.n else ""
-            yield Reply(key, whole, len(ids), sum(lengths[row] for row in own), error)
+            own = slice(index * sampling.n, (index + 1) * sampling.n)
+            cut_off = tuple(not end and answers.shape[1] >= sampling.max_tokens for end in ended[own])
+            yield Reply(key, texts[own], len(ids), sum(lengths[own]), cut_off=cut_off)
 
     def _end_tokens(self) -> list[int]:
         """The tokens that end an answer."""

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import CUT_OFF, PROMPT_TOO_LONG, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.engines.transformers import require_model, require_template
 from tuner.learn_to_ask.errors import UserError
@@ -323,13 +323,12 @@ def _sampling_params(sampling: Sampling) -> Any:
 
 def _reply(key: int, output: Any) -> Reply:
     """The reply that a finished output holds."""
-    whole = [answer.text for answer in output.outputs if answer.finish_reason != "length"]
     return Reply(
         key,
-        whole,
+        [answer.text for answer in output.outputs],
         prompt_tokens=len(output.prompt_token_ids),
         completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
-        error=CUT_OFF if len(whole) < len(output.outputs) else "",
+        cut_off=tuple(answer.finish_reason == "length" for answer in output.outputs),
     )
 
 

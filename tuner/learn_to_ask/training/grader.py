@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.reward import Scores
-from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.base import CUT_OFF, Sampling
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_api import ChatClient
@@ -119,7 +119,7 @@ async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings
             return error.reason  # not readable either: asked again
         said = f"{error.said} - {client.advice(error)}"
         raise GradingError(f"the grader at {client.base_url} failed: {said}") from error
-    return answers.texts[0]
+    return CUT_OFF if answers.cut_off[0] else answers.texts[0]
 
 
 @dataclass(frozen=True, slots=True)
