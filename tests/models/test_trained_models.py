@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def model(tmp_path_factory):
     for parameter in model.parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.3)  # so hardly taught, it would say the same to all
+    # Every third token ends an answer, or its answers would all be cut off.
+    model.config.eos_token_id = model.generation_config.eos_token_id = list(range(2, config.vocabulary_size, 3))
     model.save_pretrained(folder)
     return folder
 
@@ -262,13 +265,14 @@ def test_the_agent_answers_with_a_real_model_what_the_model_answers_itself(model
     dialogues = [[{"role": "user", "content": f"my throat has hurt for {days} days"}] for days in range(5)]
     engine = TransformersEngine(str(model), batch_size=4, seed=0)
     direct = [Request(key, rollout_messages(dialogue, "Ra+Rs")) for key, dialogue in enumerate(dialogues)]
-    by_itself = {reply.key: reply.texts for reply in engine.generate(direct, GREEDY)}
+    replies = list(engine.generate(direct, GREEDY))
+    by_itself = {reply.key: [] if any(reply.cut_off) else reply.texts for reply in replies}
     agents = ReactEngine(engine, "Ra+Rs")
     alone = [Request(key, dialogue) for key, dialogue in enumerate(dialogues)]
     by_agents = {reply.key: reply.texts for reply in agents.generate(alone, replace(GREEDY, n=2))}
     agents.close()
     assert by_agents == {key: texts * 2 for key, texts in by_itself.items()}
-    assert len({texts[0] for texts in by_itself.values()}) > 1
+    assert len({texts[0] for texts in by_itself.values() if texts}) > 1
 
 
 # The script
@@ -282,11 +286,11 @@ def test_a_local_grader_grades_what_an_endpoint_rolls_out_meanwhile(model, tmp_p
         policy = ("--eval_engine=auto", f"--eval_base_url={server.base_url}", "--eval_model=policy")
         grader = ("--grader_engine=transformers", f"--grader_model_path={model}", "--max_retries=0")
         done = evaluate(tmp_path, "", *policy, *grader)
-    # Then all was rolled out, and what could not be graded is told by the exit code
-    assert done.returncode == 1, done.stderr
-    assert "while the rollouts went on" in done.stdout
-    assert "failed: unreadable answer  6" in done.stdout
-    assert f"transformers:{model}" in (tmp_path / "eval.jsonl").read_text()
+    # Then all was rolled out, and an evaluation without a single grade is none
+    assert done.returncode == 2, done.stderr
+    assert len((tmp_path / "rollouts.jsonl").read_text().splitlines()) == 3
+    assert re.search(r"eval.jsonl: not written, no request was answered: .*\(\d\)", done.stderr)
+    assert not list(tmp_path.glob("eval.jsonl*"))
 
 
 def evaluate(folder, model_path, *flags):

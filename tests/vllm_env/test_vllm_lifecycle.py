@@ -1,5 +1,6 @@
 """Loading, releasing and losing a vLLM engine."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,10 +103,16 @@ def test_nothing_of_vllm_outlives_a_killed_run(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("nothing_here", "no such model folder"), ("broken", "vLLM cannot run it")],
+    [
+        ("nothing_here", "no such model folder"),
+        ("without_tokenizer", "no chat template; choose an instruct or chat model|tokenizer cannot be loaded"),
+        ("broken", "vLLM cannot run it"),
+    ],
 )
-def test_an_unusable_model_is_one_clear_line(tmp_path, folder, message):
-    (tmp_path / "broken").mkdir()
+def test_an_unusable_model_is_one_clear_line(model, tmp_path, folder, message):
+    shutil.copytree(model, tmp_path / "broken")
+    (tmp_path / "without_tokenizer").mkdir()
+    shutil.copy(model / "config.json", tmp_path / "without_tokenizer")
     (tmp_path / "broken" / "config.json").write_text('{"architectures": ["NoSuchModel"], "model_type": "qwen2"}')
     with pytest.raises(UserError, match=message) as caught:
         VLLMEngine(str(tmp_path / folder), seed=0)
@@ -119,7 +126,7 @@ def test_settings_the_model_cannot_run_with_are_one_clear_line(model):
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_clear_line():
-    with pytest.raises(UserError, match="no/such-model: vLLM cannot run it") as caught:
+    with pytest.raises(UserError, match="no/such-model: its tokenizer cannot be loaded") as caught:
         VLLMEngine("no/such-model", seed=0)
     assert "\n" not in str(caught.value)
 
