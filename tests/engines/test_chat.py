@@ -1,11 +1,15 @@
 """Conversations fitted to chat templates that are strict, with real templates in Jinja."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.learn_to_ask.agent import react_reply
 from tuner.learn_to_ask.engines.chat import ChatEncoder, Fitting, fit_messages, needed_fitting
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.prompt import rollout_prompt
 
 ALTERNATE = (
     "{% if messages[0]['role'] == 'system' %}{% set messages = messages[1:] %}{% endif %}{% for message in messages %}"
@@ -89,3 +93,26 @@ def test_a_prompt_that_is_shortened_still_fits_the_template():
 def test_a_model_that_takes_no_conversation_is_named_with_what_to_choose(template, said):
     with pytest.raises(UserError, match=rf"model m: .*{said}"):
         ChatEncoder(Tokenizer(template), "m")
+
+
+def test_the_agent_hands_its_model_a_conversation_that_fits():
+    import asyncio
+
+    from agentscope.message import TextBlock
+    from agentscope.model import ChatModelBase, ChatResponse
+
+    seen = []
+
+    class Model(ChatModelBase):
+        async def __call__(self, prompt, **_):
+            seen.extend(prompt)
+            return ChatResponse(content=[TextBlock(type="text", text="Is it dry?")])
+
+    fit = partial(fit_messages, fitting=Fitting.FOLD_SYSTEM)
+    reply = asyncio.run(react_reply(chat("dhello", "pcough", "psince monday"), Model("m", stream=False), "Ra+Rs", fit))
+
+    assert reply == "Is it dry?"
+    (message,) = seen
+    assert message["role"] == "user"
+    assert message["content"].endswith("\n\ndoctor: hello\ncough\nsince monday")
+    assert message["content"].startswith(rollout_prompt("Ra+Rs"))

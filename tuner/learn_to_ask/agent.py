@@ -8,6 +8,8 @@ from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.prompt import rollout_prompt
 
 if TYPE_CHECKING:
+    from agentscope.formatter import FormatterBase
+    from agentscope.message import Msg
     from agentscope.model import ChatModelBase
 
 AGENT_NAME = "doctor"
@@ -33,18 +35,11 @@ async def react_reply(
     from agentscope.memory import InMemoryMemory
     from agentscope.message import Msg
 
-    class FittingFormatter(OpenAIChatFormatter):  # type: ignore[misc]  # its types are not followed
-        """Hands the model a conversation that its chat template takes."""
-
-        async def format(self, msgs: list[Msg], **more: Any) -> list[dict[str, Any]]:
-            formatted = await super().format(msgs, **more)
-            return fit([plain_message(message) for message in formatted]) if fit else formatted
-
     agent = ReActAgent(
         name=AGENT_NAME,
         sys_prompt=rollout_prompt(train_mode),
         model=model,
-        formatter=FittingFormatter(),
+        formatter=_fitting_formatter(fit) if fit else OpenAIChatFormatter(),
         memory=InMemoryMemory(),
         max_iters=1,
     )
@@ -53,6 +48,17 @@ async def react_reply(
         [Msg(name=message["role"], content=message["content"], role=message["role"]) for message in messages]
     )
     return reply.get_text_content() or ""
+
+
+def _fitting_formatter(fit: Fit) -> "FormatterBase":
+    """AgentScope's formatter, whose conversations a strict chat template takes."""
+    from agentscope.formatter import OpenAIChatFormatter
+
+    class FittingFormatter(OpenAIChatFormatter):  # type: ignore[misc]  # its types are not followed
+        async def format(self, msgs: "list[Msg]", **more: Any) -> list[dict[str, Any]]:
+            return fit([plain_message(message) for message in await super().format(msgs, **more)])
+
+    return FittingFormatter()
 
 
 def plain_message(message: dict[str, Any]) -> dict[str, str]:

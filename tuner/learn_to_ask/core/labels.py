@@ -104,7 +104,7 @@ def _is_asked_for(field: str) -> bool:
     words = _ENGLISH_FIELD.get(field.strip(), field).lower().replace("_", " ").split()
     if words and words[0] in ("symptom", "symptoms") and len(words) > 1:
         words = words[1:]
-    return " ".join(words).removesuffix("s") in INFO_FIELDS or " ".join(words) in INFO_FIELDS
+    return " ".join(words).removesuffix("s") in INFO_FIELDS
 
 
 def _items(text: str) -> list[str] | None:

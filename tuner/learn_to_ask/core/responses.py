@@ -35,3 +35,12 @@ def cut_at_special_token(text: str, special_tokens: Iterable[str]) -> str:
     """
     ends = [position for token in special_tokens if (position := text.find(token)) >= 0]
     return text[: min(ends)] if ends else text
+
+
+def well_formed(text: str) -> str:
+    """Surrogate pairs become the character they stand for, lone ones U+FFFD: UTF-8 has neither."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

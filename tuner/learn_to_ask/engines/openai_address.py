@@ -3,6 +3,7 @@
 import ipaddress
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -114,10 +115,16 @@ def read_key(variable: str, *, required: bool) -> str:
 
 async def spell_headers(request: "httpx.Request") -> None:
     """Has aiohttp write `Authorization`, where httpx hands on small letters: some gateways compare them."""
+    request.headers = _spelled_headers()(request.headers)
+
+
+@cache
+def _spelled_headers() -> "type[httpx.Headers]":
+    """Headers whose names aiohttp writes as they are mostly written; made once, on first use."""
     import httpx
 
     class SpelledHeaders(httpx.Headers):
         def items(self) -> Any:
             return [(name.title(), value) for name, value in super().items()]
 
-    request.headers = SpelledHeaders(request.headers)
+    return SpelledHeaders

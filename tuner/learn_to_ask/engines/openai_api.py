@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tuner.learn_to_ask.core.responses import well_formed
 from tuner.learn_to_ask.engines.base import Sampling
 from tuner.learn_to_ask.engines.openai_address import (
     Endpoint,
@@ -28,7 +29,7 @@ from tuner.learn_to_ask.engines.openai_reply import (
     read_body,
     retry_after_seconds,
 )
-from tuner.learn_to_ask.engines.openai_request import RequestForm, parse_extra_json, well_formed
+from tuner.learn_to_ask.engines.openai_request import RequestForm, parse_extra_json
 
 if TYPE_CHECKING:
     import httpx
@@ -154,7 +155,7 @@ class ChatClient:
                 return all_of_them
             if len(answers.texts) < n and not self._form.separate:
                 self._form.separate = True
-                self._tell("the server ignores `n`; each answer gets a request of its own")
+                self._tell(f"{self.host}: the server ignores `n`; each answer gets a request of its own")
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -193,13 +194,14 @@ class ChatClient:
             except AttemptError as error:
                 if error.trouble in ("refused", "request") and self._fitted(error, body, version):
                     continue
-                prompt_tokens, error.prompt_tokens = 2 * [prompt_tokens + error.prompt_tokens]
-                completion_tokens, error.completion_tokens = 2 * [completion_tokens + error.completion_tokens]
+                prompt_tokens += error.prompt_tokens
+                completion_tokens += error.completion_tokens
+                error.prompt_tokens, error.completion_tokens = prompt_tokens, completion_tokens
                 waited = asyncio.get_running_loop().time() - started
                 hopeless = error.trouble == "unreachable" and not self.answered and waited > _UNREACHABLE_SECONDS
                 last = hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries)
                 if not last and error.trouble == "unreachable":
-                    self._tell(f"{error.said}; trying again")
+                    self._tell(f"{self.host}: {error.said}; trying again")
                 if last or await self._stopped(stop, error, tried):
                     raise
                 tried += 1
@@ -217,7 +219,7 @@ class ChatClient:
         done = self._form.learn(error.detail, body)
         if done:
             self.fitted.append(done)
-            self._tell(f"the server refused a request ({error.said}): {done} for this run")
+            self._tell(f"{self.host}: the server refused a request ({error.said}): {done} for this run")
         return bool(done)
 
     async def _stopped(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> bool:
@@ -250,22 +252,22 @@ class ChatClient:
                     "/chat/completions", body=body, cast_to=httpx.Response, options=self._options
                 )
         except openai.APIStatusError as error:
-            raise self._refusal(error.status_code, error.response, error.body) from None
+            raise self._refusal(error.status_code, error.response) from None
         except (openai.OpenAIError, TimeoutError) as error:
             failed = network_error(error, connect_timeout=endpoint.connect_timeout, read_timeout=endpoint.read_timeout)
             failed.detail = self._shown(failed.detail)
             raise failed from None
         answer = read_body(response.content)
         if failure := body_error(answer):
-            raise self._refusal(failure[0], response, answer)
+            raise self._refusal(failure[0], response)
         answers = read_answers(answer, n)
         answers.texts = [self._clean(text) for text in answers.texts]
         return answers
 
-    def _refusal(self, status: int, response: "httpx.Response", body: object) -> AttemptError:
+    def _refusal(self, status: int, response: "httpx.Response") -> AttemptError:
         """What an error of the server means, with its own words."""
         try:
-            body = json.loads(response.content)
+            body: object = json.loads(response.content)
         except (ValueError, RecursionError):
             body = response.text
         inner = body.get("error") if isinstance(body, dict) else None
@@ -275,20 +277,15 @@ class ChatClient:
         words += [f"({word})" for word in sorted(named) if word not in words[0]]
         error = _status_error(status, self._shown(" ".join(words)), response.headers)
         if error.trouble in ("request", "refused"):
-            self._tell_once(error)
+            self._tell(f"{self.host} refused a request: {error.said}", once_for=error.reason)
         return error
 
-    def _tell_once(self, error: AttemptError) -> None:
-        """Says on stderr why the server refuses requests, once for each reason."""
-        if error.reason not in self._told:
-            self._told.add(error.reason)
-            print(f"{self.host} refused a request: {error.said}", file=sys.stderr)
-
-    def _tell(self, text: str) -> None:
-        """Says something about the whole run once."""
-        if text not in self._told:
-            self._told.add(text)
-            print(f"{self.host}: {text}", file=sys.stderr)
+    def _tell(self, line: str, *, once_for: str = "") -> None:
+        """Says something on stderr once, or once for what it is about."""
+        about = once_for or line
+        if about not in self._told:
+            self._told.add(about)
+            print(line, file=sys.stderr)
 
     def _clean(self, text: str) -> str:
         """A server's text in valid Unicode and without the key."""

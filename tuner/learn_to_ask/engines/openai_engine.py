@@ -134,9 +134,7 @@ class OpenAIEngine:
         cut_off = tuple(answers.cut_off) if any(answers.cut_off) else ()
         return _Outcome(Reply(request.key, answers.texts, *tokens, answers.error, cut_off=cut_off))
 
-    def _verdict(
-        self, held: list[_Outcome], sampling: Sampling, *, last: bool
-    ) -> Literal["well", "unknown"] | UserError:
+    def _verdict(self, held: list[_Outcome], sampling: Sampling, *, last: bool) -> _Verdict | UserError:
         """Whether the server answers, so that what failed is the fault of single requests, or why the run has to stop.
 
         Args:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.learn_to_ask.core.responses import well_formed
 from tuner.learn_to_ask.engines.base import Sampling
 from tuner.learn_to_ask.errors import UserError
 
@@ -138,12 +139,3 @@ def _refused_max_tokens(message: str) -> bool:
     return (
         _names(message, "max_tokens") and re.search(r"unsupported|not supported|deprecated", message, re.I) is not None
     )
-
-
-def well_formed(text: str) -> str:
-    """Surrogate pairs become the character they stand for, lone ones U+FFFD: UTF-8 has neither."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Generic, TypeVar
 
-from tuner.learn_to_ask.core.responses import is_cut_off
+from tuner.learn_to_ask.core.responses import is_cut_off, well_formed
 from tuner.learn_to_ask.engines.base import CUT_OFF, Engine, Reply, Request, Sampling
 
 ValueT = TypeVar("ValueT")
@@ -132,7 +132,7 @@ def ask(
                 reason = error or "unreadable answer"
                 usage.failed[reason] += 1
                 if reply.texts:
-                    usage.examples.setdefault(reason, _valid(reply.texts[-1]))
+                    usage.examples.setdefault(reason, well_formed(reply.texts[-1]))
             del tries[reply.key]
             yield Answer(reply.key, value)
         more = bool(again)  # answers that failed after the engine had taken the last request
@@ -141,14 +141,9 @@ def ask(
 def _whole_answers(reply: Reply) -> tuple[list[str], str]:
     """The answers of a reply that came to their end, and why there are not more."""
     ended = [text for text, cut in zip_longest(reply.texts, reply.cut_off, fillvalue=False) if not cut]
-    whole = [_valid(str(text)) for text in ended if not is_cut_off(str(text))]
+    whole = [well_formed(str(text)) for text in ended if not is_cut_off(str(text))]
     unfinished = CUT_OFF if any(reply.cut_off) else UNFINISHED_REASONING if len(whole) < len(ended) else ""
     return whole, reply.error or unfinished
-
-
-def _valid(text: str) -> str:
-    """The text without lone surrogates, which JSON can carry and no file can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _shortened(text: str) -> str:

@@ -99,7 +99,7 @@ async def reply_of_grader(
         response = await _with_retries(ask)
         return "".join(block["text"] for block in response.content if block["type"] == "text")
     try:
-        client = _client(settings, _TRANSPORT_RETRIES, asyncio.get_running_loop())
+        client = _client(settings, asyncio.get_running_loop())
     except UserError as error:
         raise GradingError(f"the grader at {settings.base_url} cannot be asked: {error}") from error
     return await _reply_of(client, messages, settings)
@@ -141,7 +141,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings) -> Tria
         return Trial(grade_answer(messages))
 
     async def ask() -> Trial:
-        client = ChatClient(_endpoint(settings, _TRANSPORT_RETRIES))
+        client = ChatClient(_endpoint(settings))
         try:
             reply = await _reply_of(client, messages, settings)
             return Trial(reply, tuple(client.fitted))
@@ -168,18 +168,18 @@ async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _client(settings: GraderSettings, retries: int, loop: asyncio.AbstractEventLoop) -> ChatClient:
+def _client(settings: GraderSettings, loop: asyncio.AbstractEventLoop) -> ChatClient:
     """One client for each event loop, to which its connections belong."""
-    return ChatClient(_endpoint(settings, retries))
+    return ChatClient(_endpoint(settings))
 
 
-def _endpoint(settings: GraderSettings, retries: int) -> Endpoint:
+def _endpoint(settings: GraderSettings) -> Endpoint:
     """Where the openai grader is."""
     return Endpoint(
         base_url=settings.base_url,
         model=settings.model,
         api_key_env=settings.api_key_env,
         read_timeout=_SECONDS_A_CALL,
-        max_retries=retries,
+        max_retries=_TRANSPORT_RETRIES,
         extra_json=settings.extra_json,
     )
