@@ -47,8 +47,8 @@ def main() -> None:
     print("policy : grader   one after the other (s)   overlapped (s)   speed-up    load")
     with (
         tempfile.TemporaryDirectory() as name,
-        Server(arguments.scale) as policy,
-        Server(arguments.scale) as grader,
+        Server.start(arguments.scale) as policy,
+        Server.start(arguments.scale) as grader,
     ):
         folder = Path(name)
         source = folder / "tasks.jsonl"

@@ -113,18 +113,37 @@ def read_key(variable: str, *, required: bool) -> str:
     return key
 
 
-async def spell_headers(request: "httpx.Request") -> None:
-    """Has aiohttp write `Authorization`, where httpx hands on small letters: some gateways compare them."""
-    request.headers = _spelled_headers()(request.headers)
+def make_http_client(**options: Any) -> "httpx.AsyncClient":
+    """The SDK's client on aiohttp, without what would cost a sixth of a request: it keeps no cookies.
+
+    It has aiohttp write `Authorization`, where httpx hands on small letters: some gateways compare them.
+
+    Args:
+        options: Of `httpx.AsyncClient`.
+    """
+    client, spelled_headers = _client_classes()
+
+    async def spell_headers(request: "httpx.Request") -> None:
+        request.headers = spelled_headers(request.headers)
+
+    return client(follow_redirects=False, event_hooks={"request": [spell_headers]}, **options)
 
 
 @cache
-def _spelled_headers() -> "type[httpx.Headers]":
-    """Headers whose names aiohttp writes as they are mostly written; made once, on first use."""
+def _client_classes() -> "tuple[type[httpx.AsyncClient], type[httpx.Headers]]":
+    """The client, and headers with names as they are mostly written; made once, on first use."""
     import httpx
+    import openai
+
+    class NoCookies(httpx.Cookies):
+        def extract_cookies(self, response: httpx.Response) -> None:
+            pass
+
+    class Client(openai.DefaultAioHttpClient):
+        cookies = NoCookies()  # type: ignore[override]
 
     class SpelledHeaders(httpx.Headers):
         def items(self) -> Any:
-            return [(name.title(), value) for name, value in super().items()]
+            return [(name.decode("ascii").title(), value.decode("latin-1")) for name, value in self.raw]
 
-    return SpelledHeaders
+    return Client, SpelledHeaders

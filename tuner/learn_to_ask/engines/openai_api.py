@@ -14,9 +14,9 @@ from tuner.learn_to_ask.engines.openai_address import (
     check_proxy,
     is_azure,
     is_local,
+    make_http_client,
     parse_url,
     read_key,
-    spell_headers,
 )
 from tuner.learn_to_ask.engines.openai_reply import (
     NO_CREDIT,
@@ -106,15 +106,17 @@ class ChatClient:
             max_retries=0,
             timeout=httpx.Timeout(endpoint.read_timeout, connect=endpoint.connect_timeout, pool=None),
             default_headers={header: key} if header and key else {},
-            default_query=dict(url.params),
-            http_client=openai.DefaultAioHttpClient(
+            http_client=make_http_client(
                 auth=(url.username, url.password) if url.userinfo else None,
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
                 verify=httpx.create_ssl_context(),
                 trust_env=not local,  # a proxy of the environment does not lead back to this machine
-                follow_redirects=False,
-                event_hooks={"request": [spell_headers]},
             ),
+        )
+        # What kind of machine asks is nobody's business, and ten headers more are a tenth of a request's time.
+        self._client.platform_headers = dict  # type: ignore[method-assign]
+        self._completions = str(
+            url.copy_with(username=None, password=None, path=f"{url.path.rstrip('/')}/chat/completions")
         )
 
     async def ask(
@@ -192,8 +194,10 @@ class ChatClient:
             try:
                 answers = await self._send(body, n)
             except AttemptError as error:
-                if error.trouble in ("refused", "request") and self._fitted(error, body, version):
-                    continue
+                if error.trouble in ("refused", "request"):
+                    if self._fitted(error, body, version):
+                        continue
+                    self._tell(f"{self.host} refused a request: {error.said}", once_for=error.reason)
                 prompt_tokens += error.prompt_tokens
                 completion_tokens += error.completion_tokens
                 error.prompt_tokens, error.completion_tokens = prompt_tokens, completion_tokens
@@ -249,7 +253,7 @@ class ChatClient:
             # The limits of the SDK are for single reads; this one also ends an answer that trickles for ever.
             async with asyncio.timeout(endpoint.connect_timeout + endpoint.read_timeout):
                 response = await self._client.post(
-                    "/chat/completions", body=body, cast_to=httpx.Response, options=self._options
+                    self._completions, body=body, cast_to=httpx.Response, options=self._options
                 )
         except openai.APIStatusError as error:
             raise self._refusal(error.status_code, error.response) from None
@@ -275,10 +279,7 @@ class ChatClient:
         words = [error_message(body)]
         named = {str(inner.get(name) or status) for name in ("code", "param")} - {str(status)}
         words += [f"({word})" for word in sorted(named) if word not in words[0]]
-        error = _status_error(status, self._shown(" ".join(words)), response.headers)
-        if error.trouble in ("request", "refused"):
-            self._tell(f"{self.host} refused a request: {error.said}", once_for=error.reason)
-        return error
+        return _status_error(status, self._shown(" ".join(words)), response.headers)
 
     def _tell(self, line: str, *, once_for: str = "") -> None:
         """Says something on stderr once, or once for what it is about."""
