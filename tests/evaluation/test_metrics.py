@@ -52,16 +52,16 @@ def test_every_metric_of_a_small_evaluation():
         graded_task("stop", [(STOP, asked(1.0, 1.0)), (f"Bye {STOP}", asked(0.0, 1.0)), ("Dry?", WRONG)], "1_2"),
         graded_task("stop", [("Dry?", WRONG), ("Dry?", WRONG), (STOP, asked(1.0, 1.0))], "2_2"),
     )
-    # Then 5 pairs to continue from count (one was never graded) and 6 to stop at
+    # Then 6 pairs to continue from count, one of them, never graded, for its decision alone, and 6 to stop at
     assert list(metrics) == KEYS
     assert metrics == {
         "continue_content": pytest.approx((1.0 + 0.5 + 0.0 + 0.0 + 0.0) / 5),
         "continue_content_win_rate": pytest.approx(1 / 5),
         "continue_content_if_correct": pytest.approx((1.0 + 0.5 + 0.0) / 3),
         "continue_content_win_rate_if_correct": pytest.approx(1 / 3),
-        "continue_decision_accuracy": pytest.approx(3 / 5),
+        "continue_decision_accuracy": pytest.approx(4 / 6),
         "stop_decision_accuracy": pytest.approx(3 / 6),
-        "total_decision_accuracy": pytest.approx(6 / 11),
+        "total_decision_accuracy": pytest.approx(7 / 12),
         "response_format_quality": pytest.approx((1.0 + 0.5 + 1.0 + 1.0 + 0.0 + 1.0) / 11),
         # 1+2*1+1, 1+2*0.5+0.5, 1+0+1, then the stops: 4, 3, 4
         "total_reward": pytest.approx((4.0 + 2.5 + 2.0 + 4.0 + 3.0 + 4.0) / 11),
@@ -116,19 +116,28 @@ def test_almost_perfect_content_is_no_win():
         {"format_score": math.nan, "content_score": 1.0},
         {"format_score": 1.0, "content_score": math.nan},
         {"format_score": math.inf, "content_score": 1.0},
-        {"action_score": math.nan, "format_score": 1.0, "content_score": 1.0},
     ],
     ids=str,
 )
-def test_a_rollout_without_finite_scores_is_left_out(scores):
-    # Given one that no reader of files would let through, and a sound one
+def test_a_rollout_whose_grading_failed_counts_for_its_decision_alone(scores):
+    # Given one without two finite scores, and a sound one
     unusable = Grade.model_construct(**{"action_score": 1.0, **scores})
     task = graded_task("continue", [("Dry?", asked(1.0, 1.0)), ("Ill?", asked(1.0, 1.0))])
     task.grades[0] = unusable
-    # Then only the sound one counts
     rollouts = scored_rollouts(task)
-    assert [rollout.content_score for rollout in rollouts] == [1.0]
-    assert compute_metrics(rollouts)["total_reward"] == 4.0
+    assert [(rollout.content_score, rollout.format_score) for rollout in rollouts] == [(None, None), (1.0, 1.0)]
+    assert [rollout.reward for rollout in rollouts] == [None, 4.0]
+    assert compute_metrics(rollouts) == {
+        "continue_content": 1.0,
+        "continue_content_win_rate": 1.0,
+        "continue_content_if_correct": 1.0,
+        "continue_content_win_rate_if_correct": 1.0,
+        "continue_decision_accuracy": 1.0,
+        "stop_decision_accuracy": None,
+        "total_decision_accuracy": 1.0,
+        "response_format_quality": 1.0,
+        "total_reward": 4.0,
+    }
 
 
 def test_a_scored_rollout_knows_its_sample_its_decision_and_its_reward():

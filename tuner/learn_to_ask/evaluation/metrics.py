@@ -1,24 +1,28 @@
-"""The evaluation metrics over all (sample, rollout) pairs with finite scores (spec section 8)."""
+"""The evaluation metrics over all (sample, rollout) pairs (spec section 8).
+
+A rollout whose grading failed has a decision and no grader's scores: it counts in the decision metrics, which need no
+grader, and is left out of content, format and reward.
+"""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tuner.learn_to_ask.core.records import Decision, GradedTask
+from tuner.learn_to_ask.core.records import Decision, Grade, GradedTask
 from tuner.learn_to_ask.core.reward import decision, reward
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRollout:
-    """One (sample, rollout) pair with finite scores, ready to be averaged."""
+    """One (sample, rollout) pair, ready to be averaged; content and format are `None` when grading failed."""
 
     session_id: str
     cid: str
     decision_truth: Decision
     decision: Decision
     action_score: float
-    content_score: float
-    format_score: float
+    content_score: float | None
+    format_score: float | None
 
     @property
     def rightly_continued(self) -> bool:
@@ -26,8 +30,15 @@ class ScoredRollout:
         return self.decision_truth == self.decision == "continue"
 
     @property
-    def reward(self) -> float:
+    def content_won(self) -> float | None:
+        """1.0 for full content, else 0.0."""
+        return None if self.content_score is None else float(self.content_score == 1.0)
+
+    @property
+    def reward(self) -> float | None:
         """The default Ra+Rs reward, whatever the policy was trained on."""
+        if self.content_score is None or self.format_score is None:
+            return None
         return reward(
             action_score=self.action_score,
             content_score=self.content_score,
@@ -48,7 +59,7 @@ class Metric:
     value: Callable[[ScoredRollout], float | None]
 
 
-def _where(applies: bool, value: float) -> float | None:
+def _where(applies: bool, value: float | None) -> float | None:
     """The value where the metric applies."""
     return value if applies else None
 
@@ -61,7 +72,7 @@ METRICS = {
     ),
     "continue_content_win_rate": Metric(
         "Win rate (continue content)",
-        lambda rollout: _where(rollout.decision_truth == "continue", float(rollout.content_score == 1.0)),
+        lambda rollout: _where(rollout.decision_truth == "continue", rollout.content_won),
     ),
     "continue_content_if_correct": Metric(
         "Avg. continue content if correct",
@@ -69,7 +80,7 @@ METRICS = {
     ),
     "continue_content_win_rate_if_correct": Metric(
         "Win rate (continue content) if correct",
-        lambda rollout: _where(rollout.rightly_continued, float(rollout.content_score == 1.0)),
+        lambda rollout: _where(rollout.rightly_continued, rollout.content_won),
     ),
     "continue_decision_accuracy": Metric(
         "Avg. continue decision accuracy",
@@ -86,7 +97,7 @@ METRICS = {
 
 
 def scored_rollouts(graded_task: GradedTask) -> list[ScoredRollout]:
-    """The rollouts of one sample whose scores are finite; those whose grading failed are left out."""
+    """The rollouts of one sample with their scores; a grading is whole or has failed."""
     return [
         ScoredRollout(
             session_id=graded_task.session_id,
@@ -94,14 +105,18 @@ def scored_rollouts(graded_task: GradedTask) -> list[ScoredRollout]:
             decision_truth=graded_task.decision_truth,
             decision=decision(rollout),
             action_score=grade.action_score,
-            content_score=grade.content_score,
-            format_score=grade.format_score,
+            content_score=grade.content_score if _is_whole(grade) else None,
+            format_score=grade.format_score if _is_whole(grade) else None,
         )
         for rollout, grade in zip(graded_task.rollouts, graded_task.grades, strict=True)
-        if grade.content_score is not None
-        and grade.format_score is not None
-        and math.isfinite(grade.action_score + grade.content_score + grade.format_score)
+        if math.isfinite(grade.action_score)
     ]
+
+
+def _is_whole(grade: Grade) -> bool:
+    """Whether a grade has both of the grader's scores."""
+    scores = (grade.content_score, grade.format_score)
+    return all(score is not None and math.isfinite(score) for score in scores)
 
 
 def compute_metrics(rollouts: Iterable[ScoredRollout]) -> dict[str, float | None]:
