@@ -38,7 +38,8 @@ if ! grep -q '^nvidia-' "$lock" && ! "$folder/bin/pip" install --quiet --no-inde
     *) "$folder/bin/pip" install --quiet "$torch" ;;
   esac
 fi
-"$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --no-deps --requirement "$lock"
+# Compiled here, once: where Python is told to write no bytecode, every process would compile some thousand modules anew.
+"$folder/bin/uv" pip install --quiet --compile-bytecode --python "$folder/bin/python" --no-deps --requirement "$lock"
 if [ $# -gt 0 ]; then
   "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --no-deps "$@"
 fi

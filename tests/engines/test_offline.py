@@ -107,7 +107,8 @@ def test_the_question_marks_make_the_format_score(response, format_score):
         pytest.param("Is the stool watery or loose?", "symptom: vomiting", 0.5, id="the same complaint"),
         pytest.param("Is the stool watery or loose?", "symptom trigger: worse at night", 0.0, id="another complaint"),
         pytest.param("How is the weather?", "symptom nature: watery stool", 0.0, id="something else"),
-        pytest.param("Is it the stool?", "symptom nature: watery stool", 0.0, id="one word alone is too little"),
+        pytest.param("Is it the stool?", "symptom nature: watery stool", 1.0, id="half of what the item names"),
+        pytest.param("Is it the stool?", "symptom: vomiting", 0.0, id="one word of a neighbour is too little"),
         pytest.param("Is the stool watery or loose?", "", 0.0, id="nothing to learn"),
         pytest.param(
             "Is the stool watery or loose?",

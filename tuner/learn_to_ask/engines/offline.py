@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from tuner.learn_to_ask import prompt
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling, as_asked
+from tuner.learn_to_ask.engines.question_rules import asks, count_questions
 from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS, Attribute, Complaint
 
 _COMMON_WORDS = frozenset(
@@ -35,6 +36,10 @@ class OfflineEngine:
         """Yields the rule's answer `n` times for each request, in order."""
         for request in requests:
             yield Reply(request.key, [self._answer(request.messages)] * sampling.n)
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """Nothing: rules do not sample."""
+        return dict.fromkeys(as_asked(sampling))
 
     def summary(self) -> list[tuple[str, object]]:
         """Nothing else to tell."""
@@ -64,12 +69,12 @@ def extract_answer(messages: list[dict[str, str]]) -> str:
 
 
 def grade_answer(messages: list[dict[str, str]]) -> str:
-    """The grader's rule: question marks make the format score, shared words the content score.
+    """The grader's rule: the number of questions makes the format score, shared word stems the content score.
 
-    A question is about an attribute when it shares two words with what can be asked or answered about it.
-    That earns 1.0 if the reference holds an answer to this attribute, 0.5 if it holds one to another
-    attribute of the same complaint. Items outside the vocabulary count when the question names a word of
-    theirs.
+    A question is about an attribute when it shares two words with what can be asked or answered about it, and about an
+    item when it names half of the item's words. That earns 1.0 if the reference holds the item or an answer to the
+    attribute, 0.5 if it holds one to another attribute of the same complaint. Items outside the vocabulary count when
+    the question names a word of theirs. A message that is not built as a question is about nothing.
 
     Args:
         messages: As `prompt.grading_messages` makes them.
@@ -79,11 +84,12 @@ def grade_answer(messages: list[dict[str, str]]) -> str:
     """
     reference = messages[0]["content"].removeprefix(_REFERENCE_HEAD).removesuffix(_REFERENCE_TAIL)
     question = messages[-1]["content"].splitlines()[-1].removeprefix("doctor: ")
-    questions = question.count("?") + question.count("？")
+    questions = count_questions(question)
     format_score = {1: 1.0, 2: 0.5}.get(questions, 0.0)
-    content_score = max((_item_score(question, item) for item in _reference_items(reference)), default=0.0)
+    items = _reference_items(reference) if asks(question) else []
+    content_score = max((_item_score(question, item) for item in items), default=0.0)
     return (
-        f"<think>{questions} question marks; the closest item of the reference scores {content_score}.</think>\n"
+        f"<think>{questions} questions; the closest item of the reference scores {content_score}.</think>\n"
         f"<format_score>{format_score}</format_score>\n<content_score>{content_score}</content_score>"
     )
 
@@ -103,20 +109,34 @@ def _reference_items(reference: str) -> list[str]:
 
 def _item_score(question: str, item: str) -> float:
     """How close a question is to one reference item: 1.0, 0.5 or 0.0."""
-    asked = _words(question)
+    asked, named = _words(question), _words(item.partition(":")[2])
     topic = _topics().get(item)
     if topic is None:
-        return 1.0 if asked & _words(item.partition(":")[2]) else 0.0
-    if len(asked & _attribute_words(topic.complaint)[topic.attribute.question]) >= 2:
+        return 1.0 if asked & named else 0.0
+    own = named & _attribute_words(topic.complaint)[topic.attribute.question]
+    if _is_about(asked, topic.complaint, topic.attribute) or 2 * len(asked & own) >= len(named) > 0:
         return 1.0
-    if any(len(asked & words) >= 2 for words in _attribute_words(topic.complaint).values()):
-        return 0.5
-    return 0.0
+    return 0.5 if any(_is_about(asked, topic.complaint, attribute) for attribute in topic.complaint.attributes) else 0.0
+
+
+def _is_about(asked: frozenset[str], complaint: Complaint, attribute: Attribute) -> bool:
+    """Whether a question shares two words with what can be asked or answered about an attribute."""
+    return len(asked & _attribute_words(complaint)[attribute.question]) >= 2
 
 
 def _words(text: str) -> frozenset[str]:
-    """The telling words of a text: lower case, at least three letters or a number, none of the common ones."""
-    return frozenset(re.findall(r"[a-z]{3,}|\d[\d.-]*", text.lower())) - _COMMON_WORDS
+    """The stems of a text's telling words: at least three letters or a number, none of the common ones."""
+    words = frozenset(re.findall(r"[a-z]{3,}|\d[\d.-]*", text.lower())) - _COMMON_WORDS
+    return frozenset(map(_stem, words))
+
+
+@cache
+def _stem(word: str) -> str:
+    """A word without its endings: `cramps` and `cramping` are one."""
+    import snowballstemmer
+
+    stem: str = snowballstemmer.stemmer("english").stemWord(word)
+    return stem
 
 
 @cache
