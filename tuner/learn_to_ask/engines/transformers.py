@@ -6,9 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.models.adapter_weights import changed_modules
 from tuner.learn_to_ask.models.model_source import Adapter
 
 # Prompts are sorted by length within this many batches, so that a batch holds little padding.
@@ -84,6 +85,10 @@ class TransformersEngine:
             for start in range(0, len(prompts), self._batch_size):
                 yield from self._answer(prompts[start : start + self._batch_size], sampling)
 
+    def applied(self, sampling: Sampling) -> Applied:
+        """All of it."""
+        return as_asked(sampling)
+
     def summary(self) -> list[tuple[str, object]]:
         """How many prompts lost their oldest turns."""
         return [("prompts shortened", len(self._shortened))]
@@ -152,13 +157,17 @@ def _merged(model: Any, adapter: Adapter) -> Any:
     Raises:
         UserError: When the adapter does not fit the model.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
+    modules = changed_modules(adapter, (name for name, _ in model.named_modules()))
     try:
         # peft only warns of weights that the adapter's file lacks, and leaves them at random.
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
+            config = LoraConfig.from_pretrained(adapter.folder)
+            config.target_modules = set(modules)
+            merged = PeftModel.from_pretrained(model, adapter.folder, config=config)
+            return merged.merge_and_unload()
     except (RuntimeError, KeyError, UserWarning) as error:
         reason = str(error).strip().splitlines()[0][:_REASON_LENGTH]
         raise UserError(f"adapter {adapter.folder}: does not fit its base model: {reason}") from error

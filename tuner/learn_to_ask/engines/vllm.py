@@ -10,10 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.engines.transformers import require_model, require_template
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.models.adapter_weights import changed_modules, module_names
 from tuner.learn_to_ask.models.model_source import Adapter
 
 # Answers handed to vLLM, as a multiple of what it works on at a time: the rest is its queue, so that no place in
@@ -77,6 +78,8 @@ class VLLMEngine:
         import vllm
 
         require_template(model_path, adapter, trust_remote_code)
+        if adapter:  # vLLM drops weights that it has no place for in silence
+            changed_modules(adapter, module_names(model_path, trust_remote_code=trust_remote_code))
         before = set(multiprocessing.active_children())
         try:
             self._llm: Any = vllm.LLM(
@@ -146,6 +149,10 @@ class VLLMEngine:
             ) from error
         finally:
             self._abort(list(running))
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """All of it."""
+        return as_asked(sampling)
 
     def summary(self) -> list[tuple[str, object]]:
         """How many prompts lost their oldest turns."""
