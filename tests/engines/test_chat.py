@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.learn_to_ask.agent import react_reply
-from tuner.learn_to_ask.engines.chat import ChatEncoder, Fitting, fit_messages, needed_fitting
+from tuner.learn_to_ask.engines.chat import ChatEncoder, Fitting, check_end_token, fit_messages, needed_fitting
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import rollout_prompt
 
@@ -26,8 +26,17 @@ NEVER = "{{ raise_exception('no') }}"
 class Tokenizer:
     """As much of a Hugging Face tokenizer as an encoder needs: the template is rendered by transformers."""
 
+    all_special_tokens = ("<start>", "<end>", "<turn>")
+    eos_token = "<end>"
+
     def __init__(self, template):
         self.chat_template = template
+
+    def get_added_vocab(self):
+        return {}
+
+    def convert_tokens_to_ids(self, token):
+        return self.all_special_tokens.index(token)
 
     def apply_chat_template(self, messages, **_):
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -116,3 +125,28 @@ def test_the_agent_hands_its_model_a_conversation_that_fits():
     assert message["role"] == "user"
     assert message["content"].endswith("\n\ndoctor: hello\ncough\nsince monday")
     assert message["content"].startswith(rollout_prompt("Ra+Rs"))
+
+
+def ended_by(token):
+    return (
+        "{% for message in messages %}<start>{{ message['role'] }}: {{ message['content'] }}" + token + "{% endfor %}"
+    )
+
+
+@pytest.mark.parametrize("end", ["<end>", "<end>\n", " <end>", "", "\n"])
+def test_an_answer_that_ends_with_the_end_token_or_with_none_is_fine(end):
+    check_end_token(Tokenizer(ended_by(end)), "m")
+
+
+def test_an_end_token_that_no_answer_ends_with_is_one_line():
+    tokenizer = Tokenizer(ended_by("<turn>\n"))
+    tokenizer.eos_token = "<start>"  # as a conversion of SmolLM2 from GGUF leaves it
+
+    with pytest.raises(UserError, match=r"model m: its end token is <start>, but .* <turn>.* as eos_token into"):
+        ChatEncoder(tokenizer, "m")
+
+
+def test_an_end_token_of_the_generation_config_counts_too(tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')  # as Gemma has it
+
+    check_end_token(Tokenizer(ended_by("<turn>")), str(tmp_path))

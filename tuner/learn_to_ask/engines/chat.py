@@ -26,6 +26,7 @@ _SAID = {
 _SYSTEM, _PATIENT, _DOCTOR = (
     {"role": role, "content": content} for role, content in (("system", "s"), ("user", "p"), ("assistant", "d"))
 )
+_MARK = "where-the-answer-ends"
 # Between them they have all that a template may refuse.
 _HARDEST = (
     [_SYSTEM, _PATIENT, _PATIENT, _DOCTOR, _DOCTOR, _PATIENT],
@@ -89,16 +90,55 @@ def needed_fitting(tokenizer: Any, model: str) -> Fitting:
     raise UserError(f"model {model}: its chat template refuses plain conversations ({problem}); choose another model")
 
 
+def check_end_token(tokenizer: Any, model: str) -> None:
+    """Makes sure that a model stops where its chat template ends an answer.
+
+    A conversion between formats may leave another end token behind, such as the one that starts a message: answers
+    then run on to the limit of their length.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer whose chat template takes conversations.
+        model: Its folder or name; its generation config may name further end tokens, as Gemma's does.
+
+    Raises:
+        UserError: Naming both tokens.
+    """
+    fitting = needed_fitting(tokenizer, model)
+    marked = [_PATIENT, {"role": "assistant", "content": _MARK}]
+    text = _render(tokenizer, fit_messages(marked, fitting), prompt=False)
+    after = text.rpartition(_MARK)[2].lstrip()
+    special = {str(token) for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab())}
+    written = max((token for token in special if token and after.startswith(token)), key=len, default="")
+    if not written or written == tokenizer.eos_token:
+        return
+    if tokenizer.convert_tokens_to_ids(written) not in _generation_ends(model):
+        raise UserError(
+            f"model {model}: its end token is {tokenizer.eos_token}, but its chat template ends an answer with "
+            f"{written}, so answers would not end; put {written} as eos_token into its tokenizer_config.json"
+        )
+
+
+def _generation_ends(model: str) -> list[int]:
+    """The end tokens of a model's generation config, none where there is no such config."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = GenerationConfig.from_pretrained(model).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return ends if isinstance(ends, list) else [ends]
+
+
 def tell_fitting(fitting: Fitting, model: str) -> None:
     """Says once what is done to every conversation."""
     if fitting:
         print(f"{model}: for its chat template, {_SAID[fitting]}", file=sys.stderr)
 
 
-def _render(tokenizer: Any, messages: Messages) -> str:
-    """The prompt as text, with thinking switched off where a template knows it."""
+def _render(tokenizer: Any, messages: Messages, *, prompt: bool = True) -> str:
+    """The conversation as text, as a prompt or as it is, with thinking switched off where a template knows it."""
     text: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
     )
     return text
 
@@ -118,10 +158,11 @@ class ChatEncoder:
             model: Its name, for messages.
 
         Raises:
-            UserError: When there is no template that takes a conversation.
+            UserError: When there is no template that takes a conversation, or its answers would not end.
         """
         self._tokenizer = tokenizer
         self.fitting = needed_fitting(tokenizer, model)
+        check_end_token(tokenizer, model)
 
     def encode(self, messages: Messages, *, max_prompt_tokens: int | None = None) -> tuple[list[int], bool]:
         """Applies the chat template.
