@@ -7,7 +7,7 @@ import pytest
 from fault_server import GOOD, Fault, FaultServer, http_error
 from openai_runs import KEY, SAMPLING, answers
 
-from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.base import Sampling, as_asked, not_applied
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine
 from tuner.learn_to_ask.errors import UserError
@@ -288,3 +288,27 @@ def test_retry_after_in_milliseconds_is_read(make_engine):
     first = http_error(429, "slow down", retry_after_ms="30")
     with FaultServer(lambda call: first if call.index == 0 else GOOD) as server:
         assert texts(make_engine(server), sampling=Sampling(temperature=0, top_p=1, max_tokens=1)) == [["re: q0"]]
+
+
+def test_what_is_left_out_or_set_otherwise_counts_as_applied_so(make_engine):
+    refuse = lambda call: (  # noqa: E731
+        http_error(400, "Unrecognized request argument supplied: repetition_penalty")
+        if "repetition_penalty" in call.body
+        else http_error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        if "max_tokens" in call.body
+        else GOOD
+    )
+    with FaultServer(refuse) as server:
+        engine = make_engine(server, extra_json='{"top_p": null, "temperature": 0.2}')
+        texts(engine)
+        applied = engine.applied(SAMPLING)
+    assert applied == {"temperature": 0.2, "top_p": None, "max_tokens": 64, "repetition_penalty": None}
+    assert not_applied(SAMPLING, applied) == (
+        "temperature 0.7 (is 0.2), top_p 0.9 (left out), repetition_penalty 1.1 (left out)"
+    )
+
+
+def test_a_penalty_of_one_is_applied_by_every_server(make_engine):
+    with FaultServer() as server:
+        sampling = replace(SAMPLING, repetition_penalty=1.0)
+        assert make_engine(server, extra_body=False).applied(sampling) == as_asked(sampling)

@@ -14,10 +14,15 @@ from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_SAMPLING
 def test_the_rollout_file_holds_the_test_records_with_their_rollouts(files):
     assert run_rollout(files) == EXIT_DONE
 
+    how = {
+        "policy": "offline:ask_or_stop",
+        "sampling": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 512, "repetition_penalty": 1.2},
+        "sampling_applied": dict.fromkeys(("temperature", "top_p", "max_tokens", "repetition_penalty")),  # by a rule
+    }
     assert records(files[1]) == [
-        {**TASKS[0], "rollouts": ["Do you cough?"] * 3, "policy": "offline:ask_or_stop"},
-        {**TASKS[1], "rollouts": ["<stop />"] * 3, "policy": "offline:ask_or_stop"},
-        {**TASKS[2], "rollouts": ["Do you cough?"] * 3, "policy": "offline:ask_or_stop"},
+        {**TASKS[0], "rollouts": ["Do you cough?"] * 3, **how},
+        {**TASKS[1], "rollouts": ["<stop />"] * 3, **how},
+        {**TASKS[2], "rollouts": ["Do you cough?"] * 3, **how},
     ]
 
 

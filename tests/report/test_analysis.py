@@ -27,7 +27,8 @@ def compared(before, after):
 def test_the_hand_checked_evaluation():
     found = summary(HAND_CHECKED)
 
-    # 13 scored rollouts of continue samples, 9 of which asked; 10 of stop samples; 3 gradings failed.
+    # 13 scored rollouts of continue samples, 9 of which asked; 10 of stop samples. 3 gradings failed, all of questions
+    # where asking was right: they count for their decisions.
     assert values(found.metrics) == pytest.approx(
         {
             # 1_0: 1 + 0.5, 1_2: 0 + 0, 2_0: 1, 3_0: 0 + 0, 4_1: 0.5 + 0.5, 5_2: 1 + 0, 6_0: 1 + 0
@@ -35,10 +36,10 @@ def test_the_hand_checked_evaluation():
             "continue_content_win_rate": 4 / 13,
             "continue_content_if_correct": 5.5 / 9,
             "continue_content_win_rate_if_correct": 4 / 9,
-            "continue_decision_accuracy": 9 / 13,
+            "continue_decision_accuracy": 12 / 16,
             # 1_4: 2, 2_2: 1, 3_2: 0, 4_3: 2, 5_4: 1
             "stop_decision_accuracy": 6 / 10,
-            "total_decision_accuracy": 15 / 23,
+            "total_decision_accuracy": 18 / 26,
             # 1_0: 1.5, 1_2: 1, 1_4: 1, 2_0: 0.5, 2_2: 1, 4_1: 1, 4_3: 2, 6_0: 1
             "response_format_quality": 9 / 23,
             # 1_0: 6.5, 1_2: 2, 1_4: 7, 2_0: 3.5, 2_2: 4, 4_1: 5, 4_3: 8, 5_2: 4, 5_4: 3, 6_0: 4
@@ -51,7 +52,7 @@ def test_the_hand_checked_evaluation():
         13, 6, 26, 3, 1,
     )  # fmt: skip
     matrix = found.confusion
-    assert (matrix.continue_continue, matrix.continue_stop, matrix.stop_continue, matrix.stop_stop) == (9, 4, 4, 6)
+    assert (matrix.continue_continue, matrix.continue_stop, matrix.stop_continue, matrix.stop_stop) == (12, 4, 4, 6)
 
 
 def test_the_hand_checked_evaluation_by_turn_depth_and_by_diagnosis():
@@ -81,9 +82,9 @@ def test_the_published_layout_shows_the_hand_checked_figures_to_three_decimals()
         "Win rate (continue content)": "0.308",
         "Avg. continue content if correct": "0.611",
         "Win rate (continue content) if correct": "0.444",
-        "Avg. continue decision accuracy": "0.692",
+        "Avg. continue decision accuracy": "0.750",
         "Avg. stop decision accuracy": "0.600",
-        "Total decision accuracy": "0.652",
+        "Total decision accuracy": "0.692",
         "Response format quality": "0.391",
         "Total reward": "2.043",
     }
@@ -92,10 +93,11 @@ def test_the_published_layout_shows_the_hand_checked_figures_to_three_decimals()
 def test_metrics_over_nothing_are_na_and_never_dropped():
     report = analyse([evaluation([record("1_0", "continue", UNGRADED), record("2_0", "continue")])])
 
-    assert set(values(report.evaluations[0].metrics).values()) == {None}
+    decided = {"continue_decision_accuracy", "total_decision_accuracy"}  # needs no grader
+    assert {key for key, value in values(report.evaluations[0].metrics).items() if value is not None} == decided
     assert report.evaluations[0].samples_without_scores == 2
     lines = to_markdown(report).splitlines()
-    for metric in METRICS.values():
+    for metric in [metric for key, metric in METRICS.items() if key not in decided]:
         assert any(line.startswith(f"| {metric.title} | n/a |") for line in lines)
 
 

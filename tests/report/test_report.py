@@ -153,6 +153,34 @@ def test_different_graders_are_refused_unless_allowed_and_then_noted(tmp_path, g
     assert "not graded by the same grader" in (tmp_path / "report.html").read_text()
 
 
+PUBLISHED = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 512, "repetition_penalty": 1.2}
+
+
+@pytest.mark.parametrize(
+    ("samplings", "said"),
+    [
+        (
+            (PUBLISHED, {**PUBLISHED, "repetition_penalty": 1.0}),
+            "sampled with temperature 1, top_p 0.95, max_tokens 512, repetition_penalty 1, but a.jsonl:1 with "
+            "temperature 1, top_p 0.95, max_tokens 512, repetition_penalty 1.2",
+        ),
+        ((PUBLISHED, {**PUBLISHED, "top_p": None}), "sampled with temperature 1, top_p ?, max_tokens 512"),
+        ((PUBLISHED, None), "sampled with unknown, but a.jsonl:1 with temperature 1"),
+    ],
+)
+def test_different_sampling_is_refused_unless_allowed_and_then_noted(tmp_path, samplings, said):
+    contents = [[{**GOOD, "sampling": PUBLISHED, "sampling_applied": sampling}] for sampling in samplings]
+    assert said in refusal(tmp_path, *contents)
+    assert "--allow_different_sampling" in refusal(tmp_path, *contents)
+
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    report = write_report(files, names=["a", "b"], output_dir=tmp_path, allow_different_sampling=True)
+
+    assert report.comparisons[0].different_sampling
+    assert "not sampled alike" in (tmp_path / "report.md").read_text()
+    assert "not sampled alike" in (tmp_path / "report.html").read_text()
+
+
 def test_two_evaluations_that_do_not_name_their_grader_compare(tmp_path):
     files = [write(tmp_path / f"{name}.jsonl", [{**GOOD, "grader": ""}]) for name in "ab"]
 

@@ -153,6 +153,22 @@ class Grade(_Record):
     content_score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
 
 
+class SamplingValues(_Record):
+    """How rollouts were sampled; `None` for a value that the model did not get.
+
+    Attributes:
+        temperature: 0 for greedy.
+        top_p: Nucleus size in (0, 1].
+        max_tokens: Longest answer.
+        repetition_penalty: 1.0 for none. It falls on the tokens of the prompt too, which names `<stop />`.
+    """
+
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    repetition_penalty: float | None
+
+
 class TaskWithRollouts(Task):
     """A line of the rollout file.
 
@@ -160,10 +176,14 @@ class TaskWithRollouts(Task):
         rollouts: The policy's answers to the task.
         policy: Engine and model that gave them, such as `vllm:Qwen/Qwen2.5-7B-Instruct`; `""` in files that do
             not say.
+        sampling: What was asked for, `None` in files that do not say.
+        sampling_applied: What the engine applied of it, likewise.
     """
 
     rollouts: list[str]
     policy: str = ""
+    sampling: SamplingValues | None = None
+    sampling_applied: SamplingValues | None = None
 
 
 class GradedTask(TaskWithRollouts):

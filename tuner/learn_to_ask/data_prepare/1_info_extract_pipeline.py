@@ -27,12 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import EXTRACTOR_SAMPLING, extract_info
 from tuner.learn_to_ask.engines.offline import extract_answer
+from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
     add_job_arguments,
-    add_sampling_arguments,
     job_settings,
-    sampling_of,
 )
 
 

@@ -32,18 +32,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
 from tuner.learn_to_ask.core.reward import TRAIN_MODES
 from tuner.learn_to_ask.engines.offline import grade_answer
+from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
     add_job_arguments,
-    add_sampling_arguments,
     check_engine,
     job_settings,
     positive_int,
-    sampling_of,
 )
 from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLISHED_GRADER_SAMPLING, evaluate
 from tuner.learn_to_ask.evaluation.overlap import run_both
-from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, roll_out
+from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
 
 
@@ -80,15 +79,10 @@ def make_parser() -> argparse.ArgumentParser:
         "itself",
     )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
-    add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="")
-    add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_")
-    parser.add_argument(
-        "--grader_sampling",
-        choices=("flags", "published"),
-        default="flags",
-        help="published: as the published table was, temperature 1.0, top_p 0.95, 512 tokens, repetition penalty 1.2; "
-        " flags: by the four flags above",
-    )
+    policy_presets = {"published": ROLLOUT_SAMPLING, "trained": TRAINED_SAMPLING}
+    add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=policy_presets)
+    grader_presets = {"published": PUBLISHED_GRADER_SAMPLING}
+    add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_", presets=grader_presets)
     add_job_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
@@ -132,9 +126,7 @@ def main() -> int:
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
         settings=job_settings(arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
-        sampling=PUBLISHED_GRADER_SAMPLING
-        if arguments.grader_sampling == "published"
-        else sampling_of(arguments, prefix="grader_"),
+        sampling=sampling_of(arguments, prefix="grader_"),
         grade_repeat=arguments.grade_repeat,
     )
     codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)

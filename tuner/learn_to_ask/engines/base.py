@@ -1,7 +1,7 @@
 """What every engine takes and gives back."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 # The error of a conversation whose system prompt and last message alone exceed the context.
@@ -27,6 +27,25 @@ class Sampling:
     max_tokens: int
     repetition_penalty: float = 1.0
     n: int = 1
+
+
+Applied = dict[str, float | None]  # what an engine does with temperature, top_p, max_tokens, repetition_penalty
+
+
+def as_asked(sampling: Sampling) -> Applied:
+    """What an engine applies that knows all of it."""
+    values = asdict(sampling)
+    del values["n"]
+    return values
+
+
+def not_applied(sampling: Sampling, applied: Applied) -> str:
+    """What of a sampling is not applied as it was asked for, for showing; `""` when all is."""
+    return ", ".join(
+        f"{name} {value:g} ({'left out' if applied[name] is None else f'is {applied[name]:g}'})"
+        for name, value in as_asked(sampling).items()
+        if value is not None and applied[name] != value
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,10 @@ class Engine(Protocol):
             requests: Pulled lazily, never more than the engine can work on ahead.
             sampling: The same for all.
         """
+        ...
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """What the model gets of a sampling, by what is known now; `None` for a value that it does not get."""
         ...
 
     def summary(self) -> list[tuple[str, object]]:

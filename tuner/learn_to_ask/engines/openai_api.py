@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tuner.learn_to_ask.core.responses import well_formed
-from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.base import Applied, Sampling
 from tuner.learn_to_ask.engines.openai_address import (
     Endpoint,
     check_proxy,
@@ -158,6 +158,10 @@ class ChatClient:
             if len(answers.texts) < n and not self._form.separate:
                 self._form.separate = True
                 self._tell(f"{self.host}: the server ignores `n`; each answer gets a request of its own")
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """What is sent of a sampling, by what this server has refused so far; `None` for what is left out."""
+        return self._form.applied(sampling)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_api import ChatClient
 from tuner.learn_to_ask.engines.openai_reply import AttemptError
@@ -113,6 +113,10 @@ class OpenAIEngine:
         finally:
             for future in running:
                 future.cancel()
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """What is sent: servers may refuse fields, and some know no repetition penalty and do not say so."""
+        return self._client.applied(sampling)
 
     def summary(self) -> list[tuple[str, object]]:
         """How often trouble with network or server made it send a request again."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.learn_to_ask.core.responses import well_formed
-from tuner.learn_to_ask.engines.base import Sampling
+from tuner.learn_to_ask.engines.base import Applied, Sampling, as_asked
 from tuner.learn_to_ask.errors import UserError
 
 # What plain OpenAI servers do not know, in the order of how much they matter.
@@ -78,6 +78,14 @@ class RequestForm:
                 fields["repetition_penalty"] = sampling.repetition_penalty
         fields |= self._set
         return {self._names.get(name, name): value for name, value in fields.items() if name not in self._dropped}
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """What is sent of a sampling; a repetition penalty of 1.0, which is none, needs no sending."""
+        sent = self.body([], sampling, n=1)
+        applied: Applied = {name: sent.get(self._names.get(name, name)) for name in as_asked(sampling)}
+        if sampling.repetition_penalty == 1.0 and applied["repetition_penalty"] is None:
+            applied["repetition_penalty"] = 1.0
+        return applied
 
     def learn(self, message: str, sent: Mapping[str, Any]) -> str:
         """Fits the form to a refusal.

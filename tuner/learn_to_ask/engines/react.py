@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tuner.learn_to_ask.agent import plain_message, react_reply
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
-from tuner.learn_to_ask.engines.base import CUT_OFF, Engine, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import CUT_OFF, Applied, Engine, Reply, Request, Sampling
 
 if TYPE_CHECKING:
     from agentscope.model import ChatModelBase, ChatResponse
@@ -65,6 +65,10 @@ class ReactEngine:
             for _, agent in waiting.values():
                 agent.give_up()
             loop.close()
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """What the engine applies."""
+        return self._engine.applied(sampling)
 
     def summary(self) -> list[tuple[str, object]]:
         """What the engine has to tell."""

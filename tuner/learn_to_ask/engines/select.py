@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Engine, Sampling
+from tuner.learn_to_ask.engines.base import Engine
 from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
@@ -106,33 +106,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     add(f"--{prefix}gpu_memory_utilization", type=float, default=0.9, help="vllm: share of each GPU's memory")
     add(f"--{prefix}dtype", default="auto", help="vllm: number format of weights and activations")
     add(f"--{prefix}batch_size", type=positive_int, default=16, help="transformers: conversations at a time")
-
-
-def add_sampling_arguments(parser: argparse.ArgumentParser, default: Sampling, *, part: str, prefix: str) -> None:
-    """Adds the flags of how an engine samples.
-
-    Args:
-        parser: Gets the flags.
-        default: Their defaults.
-        part: What the engine plays.
-        prefix: `""`, or `"grader_"`.
-    """
-    add = parser.add_argument
-    add(f"--{prefix}temperature", type=float, default=default.temperature, help=f"of the {part}")
-    add(f"--{prefix}top_p", type=float, default=default.top_p, help=f"of the {part}")
-    add(f"--{prefix}max_tokens", type=positive_int, default=default.max_tokens, help=f"longest answer of the {part}")
-    add(
-        f"--{prefix}repetition_penalty",
-        type=float,
-        default=default.repetition_penalty,
-        help=f"of the {part}; the Tinker API has none",
-    )
-
-
-def sampling_of(arguments: argparse.Namespace, *, prefix: str, n: int = 1) -> Sampling:
-    """The sampling that the flags of `add_sampling_arguments` give."""
-    names = ("temperature", "top_p", "max_tokens", "repetition_penalty")
-    return Sampling(**{name: getattr(arguments, f"{prefix}{name}") for name in names}, n=n)
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:

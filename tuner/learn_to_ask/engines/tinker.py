@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
+from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
 from tuner.learn_to_ask.errors import UserError
 
@@ -69,6 +69,10 @@ class TinkerEngine:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 request, prompt_tokens = running.pop(future)
                 yield self._reply(request.key, prompt_tokens, future)
+
+    def applied(self, sampling: Sampling) -> Applied:
+        """Everything but the repetition penalty, which the API has not."""
+        return {**as_asked(sampling), "repetition_penalty": 1.0}
 
     def summary(self) -> list[tuple[str, object]]:
         """Nothing else to tell."""

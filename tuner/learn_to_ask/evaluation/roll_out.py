@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
-from tuner.learn_to_ask.core.records import Message, Task, TaskWithRollouts
+from tuner.learn_to_ask.core.records import Message, SamplingValues, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.responses import strip_reasoning
 from tuner.learn_to_ask.core.reward import TrainMode
-from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.base import Request, Sampling, as_asked, not_applied
 from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
 from tuner.learn_to_ask.engines.react import ReactEngine
 from tuner.learn_to_ask.errors import UserError
@@ -18,7 +18,8 @@ from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
 
-ROLLOUT_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)
+ROLLOUT_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)  # as published
+TRAINED_SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=512)  # as training rolls out
 
 RolloutMode = Literal["direct", "react"]
 ROLLOUT_MODES: tuple[RolloutMode, ...] = get_args(RolloutMode)
@@ -90,7 +91,13 @@ def roll_out(
             task = waiting.pop(answer.key)
             if answer.value is not None:
                 silent += sum(not rollout.strip() for rollout in answer.value)
-                done = TaskWithRollouts(**task.model_dump(), rollouts=answer.value, policy=job.engine.description)
+                done = TaskWithRollouts(
+                    **task.model_dump(),
+                    rollouts=answer.value,
+                    policy=job.engine.description,
+                    sampling=SamplingValues.model_validate(as_asked(sampling)),
+                    sampling_applied=SamplingValues.model_validate(job.engine.applied(sampling)),
+                )
                 job.journal.append(answer.key, done)
                 if handover:
                     handover.put(answer.key, done)
@@ -101,6 +108,7 @@ def roll_out(
             raise UserError(f"--test_file_path {test_file}: holds no usable task, {wanted}")
         job.check_not_all_failed(of=count)
         written = job.journal.finish(count)
+        changed = not_applied(sampling, job.engine.applied(sampling))
         if handover:
             handover.end()
 
@@ -110,6 +118,7 @@ def roll_out(
         ("rollouts a sample", sampling.n),
         ("rollout mode", rollout_mode),
         *([("said nothing", f"{silent} rollouts")] if silent else []),
+        *([("not applied", changed)] if changed else []),
     ]
     job.print_summary(f"rolled out: {rollout_file}", rows, role="policy")
     return job.exit_code(failed=job.usage.failed.total(), of=count, report=report)

@@ -32,6 +32,11 @@ def main() -> int:
         action="store_true",
         help="compare evaluations that were not graded by the same grader; the report says so",
     )
+    parser.add_argument(
+        "--allow_different_sampling",
+        action="store_true",
+        help="compare evaluations whose policies were not sampled alike; the report says so",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a former report")
     arguments = parser.parse_args()
     files: list[Path] = arguments.files
@@ -42,6 +47,7 @@ def main() -> int:
         names=choose_names(files, arguments.names),
         output_dir=output_dir,
         allow_different_graders=arguments.allow_different_graders,
+        allow_different_sampling=arguments.allow_different_sampling,
         overwrite=arguments.overwrite,
     )
 

@@ -86,6 +86,7 @@ def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: lis
         file=evaluation.path,
         policies=evaluation.policies,
         graders=evaluation.graders,
+        samplings=evaluation.samplings,
         samples=len(samples),
         sessions=len({sample.session_id for sample in samples}),
         rollouts=sum(sample.rollouts for sample in samples),
@@ -145,6 +146,7 @@ def _comparison(first: Evaluation, other: Evaluation) -> Comparison:
         only_in_other=len(other.samples) - len(cids),
         sessions=len(sessions),
         different_graders=len({*first.graders, *other.graders}) > 1,
+        different_sampling=len({*first.samplings, *other.samplings}) > 1,
         metrics={
             key: Difference(before=_none(left), after=_none(right), difference=difference, verdict=_verdict(difference))
             for key, left, right, difference in zip(
@@ -202,10 +204,13 @@ def _summary_notes(summary: EvaluationSummary) -> Iterator[str]:
     """What to know about one evaluation."""
     if len(summary.graders) > 1:
         yield f"{summary.name}: its rollouts were not all graded by the same grader."
+    if len(summary.samplings) > 1:
+        yield f"{summary.name}: its rollouts were not all sampled alike."
     if summary.failed:
         yield (
-            f"{summary.name}: the grading of {summary.failed:,} of {summary.rollouts:,} rollouts failed; they are left "
-            "out of every average. Only questions asked where asking was right can fail."
+            f"{summary.name}: the grading of {summary.failed:,} of {summary.rollouts:,} rollouts failed; they count "
+            "in the decision metrics and are left out of content, format and reward. Only questions asked where asking "
+            "was right can fail."
         )
     if summary.sessions < FEW_SESSIONS:
         yield (
@@ -221,6 +226,11 @@ def _comparison_notes(comparison: Comparison) -> Iterator[str]:
         yield (
             f"{pair}: not graded by the same grader, as far as the files say. A difference may be the graders', not "
             "the policies'."
+        )
+    if comparison.different_sampling:
+        yield (
+            f"{pair}: not sampled alike, as far as the files say. A repetition penalty alone makes stops rare: it "
+            "falls on the prompt, which names <stop />."
         )
     if comparison.only_in_baseline or comparison.only_in_other:
         yield (

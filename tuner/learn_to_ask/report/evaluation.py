@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.learn_to_ask.core.records import GradedTask, Message
+from tuner.learn_to_ask.core.records import GradedTask, Message, SamplingValues
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray, IntArray
 from tuner.learn_to_ask.evaluation.metrics import METRICS, scored_rollouts
 
@@ -32,7 +32,7 @@ class EvaluatedSample:
         diagnosis: For showing.
         depth: How often the patient has spoken, see `patient_turns`.
         rollouts: How many there are.
-        failed: How many of them have no scores.
+        failed: How many of them have no grader's scores.
     """
 
     cid: str
@@ -56,10 +56,12 @@ class Evaluation:
         path: Of the file, for showing.
         policies: Every `policy` its records name, `""` for those that name none.
         graders: Every `grader`, likewise.
+        samplings: Every `sampling_applied`, as text.
         samples: In the order of the file.
-        sample: For each rollout with scores the position of its sample.
-        stopped: For each rollout with scores, whether it stopped.
-        values: For each rollout with scores what it adds to each of `METRICS`, NaN where a metric is not about it.
+        sample: For each rollout the position of its sample.
+        stopped: For each rollout, whether it stopped.
+        values: For each rollout what it adds to each of `METRICS`, NaN where a metric is not about it or its
+            grading failed.
         ratings: Score -> grades of rollouts graded more than once, shape (rollouts, grades), padded with NaN.
     """
 
@@ -67,6 +69,7 @@ class Evaluation:
     path: str
     policies: list[str]
     graders: list[str]
+    samplings: list[str]
     samples: list[EvaluatedSample]
     sample: IntArray
     stopped: npt.NDArray[np.bool_]
@@ -81,6 +84,7 @@ class EvaluationBuilder:
     samples: list[EvaluatedSample] = field(default_factory=list)
     _policies: set[str] = field(default_factory=set)
     _graders: set[str] = field(default_factory=set)
+    _samplings: set[str] = field(default_factory=set)
     _sample: list[int] = field(default_factory=list)
     _stopped: list[bool] = field(default_factory=list)
     _values: "array[float]" = field(default_factory=lambda: array("d"))
@@ -105,6 +109,7 @@ class EvaluationBuilder:
                     rows.append([_number(getattr(one, score)) for one in (grade, *regrades)])
         self._policies.add(record.policy)
         self._graders.add(record.grader)
+        self._samplings.add(sampling_label(record.sampling_applied))
         self.samples.append(
             EvaluatedSample(
                 cid=record.cid,
@@ -116,7 +121,7 @@ class EvaluationBuilder:
                 diagnosis=diagnosis_label(record.diagn),
                 depth=patient_turns(record.messages),
                 rollouts=len(record.rollouts),
-                failed=len(record.rollouts) - len(scored),
+                failed=len(record.rollouts) - sum(rollout.reward is not None for rollout in scored),
             )
         )
 
@@ -127,6 +132,7 @@ class EvaluationBuilder:
             path=path,
             policies=sorted(self._policies),
             graders=sorted(self._graders),
+            samplings=sorted(self._samplings),
             samples=self.samples,
             sample=np.array(self._sample, dtype=np.int64),
             stopped=np.array(self._stopped, dtype=np.bool_),
@@ -146,6 +152,13 @@ def diagnosis_label(diagn: Any) -> str:
     label = diagn if isinstance(diagn, str) else json.dumps(diagn, ensure_ascii=False, sort_keys=True)
     label = " ".join(label.split())
     return NO_DIAGNOSIS if diagn is None or not label else label
+
+
+def sampling_label(sampling: SamplingValues | None) -> str:
+    """How rollouts were sampled, for showing; `""` where a file does not say."""
+    if sampling is None:
+        return ""
+    return ", ".join(f"{name} {'?' if value is None else f'{value:g}'}" for name, value in sampling)
 
 
 def names_or_unknown(names: Iterable[str]) -> str:

@@ -56,16 +56,20 @@ def read_record(path: Path, offset: int) -> GradedTask:
         return parse_line(file.readline(), GradedTask)
 
 
-def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_graders: bool) -> None:
+def check_comparable(
+    evaluations: Sequence[Evaluation], *, allow_different_graders: bool, allow_different_sampling: bool
+) -> None:
     """Makes sure that differences between evaluations come from the policies.
 
     Args:
         evaluations: The first is compared with every other.
         allow_different_graders: Whether different graders are no reason to refuse. A grader that a file does not
             name counts as different from one that is named, for nobody can tell; two unnamed ones do not.
+        allow_different_sampling: The same for how the policies were sampled.
 
     Raises:
-        UserError: When two evaluations share no sample, or differ in the task behind a `cid` or in their grader.
+        UserError: When two evaluations share no sample, or differ in the task behind a `cid`, in their grader or
+            in their sampling.
     """
     first, *others = evaluations
     first_samples = {sample.cid: sample for sample in first.samples}
@@ -86,6 +90,12 @@ def check_comparable(evaluations: Sequence[Evaluation], *, allow_different_grade
                 f"{other.path}:1: graded by {names_or_unknown(other.graders)}, but {first.path}:1 by "
                 f"{names_or_unknown(first.graders)}; grade both with the same grader, or pass "
                 "--allow_different_graders to compare them all the same"
+            )
+        if len({*first.samplings, *other.samplings}) > 1 and not allow_different_sampling:
+            raise UserError(
+                f"{other.path}:1: sampled with {names_or_unknown(other.samplings)}, but {first.path}:1 with "
+                f"{names_or_unknown(first.samplings)}; roll both out alike, or pass --allow_different_sampling to "
+                "compare them all the same"
             )
 
 

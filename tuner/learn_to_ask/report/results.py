@@ -28,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What rollouts with scores did (second word) where the truth was the first word; counts."""
+    """What rollouts did (second word) where the truth was the first word; counts."""
 
     continue_continue: int
     continue_stop: int
@@ -45,13 +45,14 @@ class EvaluationSummary:
         file: Where it was read from.
         policies: Engine and model of the rollouts; `""` when the file does not say.
         graders: Engine and model of the grades; `""` when the file does not say.
+        samplings: How the policy was sampled, as far as its engine applied it; `""` when the file does not say.
         samples: How many.
         sessions: How many they come from.
         rollouts: All of them.
-        failed: Rollouts whose grading failed; left out of every average.
-        samples_without_scores: Samples that are in no average, because all their gradings failed or they have no
-            rollout.
-        metrics: Key of `METRICS` -> mean over the rollouts that have scores.
+        failed: Rollouts whose grading failed; they count in the decision metrics alone.
+        samples_without_scores: Samples that are in no average of content, format or reward, because all their
+            gradings failed or they have no rollout.
+        metrics: Key of `METRICS` -> mean over the rollouts that it is about.
         confusion: Of continue and stop.
         by_depth: Groups by how often the patient has spoken, one for each of `DEPTH_BINS` that holds a
             sample of any evaluation.
@@ -63,6 +64,7 @@ class EvaluationSummary:
     file: str
     policies: list[str]
     graders: list[str]
+    samplings: list[str]
     samples: int
     sessions: int
     rollouts: int
@@ -104,6 +106,7 @@ class Comparison:
         only_in_other: How many samples only the other one has.
         sessions: How many sessions the common samples come from.
         different_graders: Whether the two cannot be said to have been graded by the same grader.
+        different_sampling: Whether their policies cannot be said to have been sampled alike.
         metrics: Key of `METRICS` -> the comparison.
     """
 
@@ -114,6 +117,7 @@ class Comparison:
     only_in_other: int
     sessions: int
     different_graders: bool
+    different_sampling: bool
     metrics: dict[str, Difference]
 
 

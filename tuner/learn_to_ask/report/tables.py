@@ -197,7 +197,7 @@ def _reliability(report: Report) -> Table:
 def _provenance(report: Report) -> Table:
     """Where the figures come from, and what is missing from them."""
     rows = [
-        [one.name, one.file, names_or_unknown(one.policies), names_or_unknown(one.graders), *_counts(one)]
+        [one.name, one.file, *map(names_or_unknown, (one.policies, one.graders, one.samplings)), *_counts(one)]
         for one in report.evaluations
     ]
     header = [
@@ -205,13 +205,14 @@ def _provenance(report: Report) -> Table:
         "file",
         "policy",
         "grader",
+        "sampling",
         "samples",
         "sessions",
         "rollouts",
         "failed gradings",
         "samples without scores",
     ]
-    return Table("provenance", "Provenance", [], header, rows, texts=4)
+    return Table("provenance", "Provenance", [], header, rows, texts=5)
 
 
 def _counts(one: EvaluationSummary) -> list[str]:

@@ -24,6 +24,7 @@ def write_report(
     names: Sequence[str],
     output_dir: Path,
     allow_different_graders: bool = False,
+    allow_different_sampling: bool = False,
     overwrite: bool = False,
 ) -> Report:
     """Reads evaluations, compares them with the first, and writes what comes of it.
@@ -33,6 +34,7 @@ def write_report(
         names: What the report calls them.
         output_dir: Gets the three files; made when it is not there.
         allow_different_graders: Compare evaluations of different graders all the same.
+        allow_different_sampling: Compare evaluations with different sampling all the same.
         overwrite: Replace a former report.
 
     Raises:
@@ -44,7 +46,11 @@ def write_report(
             raise UserError(f"--output_dir {output_dir}: the report would replace the evaluation {output}")
         check_output(output, "--output_dir", overwrite=overwrite)
     evaluations = [read_evaluation(file, name=name) for file, name in zip(files, names, strict=True)]
-    check_comparable(evaluations, allow_different_graders=allow_different_graders)
+    check_comparable(
+        evaluations,
+        allow_different_graders=allow_different_graders,
+        allow_different_sampling=allow_different_sampling,
+    )
     report = analyse(
         evaluations,
         watch=lambda every: progress(every, title="computing intervals", total=len(every), unit="evaluations"),
