@@ -3,10 +3,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Threads that wait do not spin: on a busy machine that is ten times faster.
 export OMP_WAIT_POLICY := PASSIVE
-STEPS ?= 16
+POLICY ?= toy
 SEED ?= 0
 
-.PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e test test-gpu-path \
+.PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e e2e-real test test-gpu-path \
   test-gpu-path-all test-tinker test-vllm gpu-check lint clean
 
 help:  ## list the targets
@@ -30,11 +30,15 @@ lock: env  ## make the locks of all environments in constraints/
 check-locks: env  ## resolve every lock and every extra anew, from an empty cache
 	@scripts/lock.sh check
 
-quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny policy, about 10 minutes (SEED=, STEPS=)
-	@$(PY) -m tuner.learn_to_ask.quickstart --steps $(STEPS) --seed $(SEED) --overwrite
+quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny policy, about 10 minutes (SEED=, STEPS=, POLICY=)
+	@$(PY) -m tuner.learn_to_ask.quickstart --policy $(POLICY) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) \
+	  $(if $(filter toy,$(POLICY)),--overwrite,--resume)
 
 e2e: env env-engine  ## the same with 2 GRPO steps, for CI
 	@$(PY) -m tuner.learn_to_ask.quickstart --steps 2 --folder runs/e2e --overwrite
+
+e2e-real: env env-engine  ## the same with a pretrained model, SmolLM2; about 45 minutes
+	@$(PY) -m tuner.learn_to_ask.quickstart --policy smollm2 --steps 2 --folder runs/e2e-real --resume
 
 test: env env-engine lint  ## all tests, slow ones included
 	@$(PY) -m pytest

@@ -33,8 +33,9 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.core.records import Task  # noqa: E402
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl  # noqa: E402
-from tuner.learn_to_ask.quickstart.__main__ import engine_command  # noqa: E402
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy  # noqa: E402
+from tuner.learn_to_ask.quickstart.pipeline import engine_command  # noqa: E402
+from tuner.learn_to_ask.quickstart.policies import TOY_NUMBERS  # noqa: E402
 from tuner.learn_to_ask.quickstart.processes import (  # noqa: E402
     child_process,
     free_port,
@@ -142,7 +143,7 @@ def train(setting: Setting, folder: Path, engine_python: Path, steps: int) -> Me
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    engine = engine_command(engine_python, base, port=port, folder=place)
+    engine = engine_command(engine_python, base, port=port, folder=place, flags=TOY_NUMBERS.engine_flags())
     command = [
         sys.executable,
         str(RECIPE / "main.py"),

@@ -50,7 +50,7 @@ def build_grader(folder: Path, tasks: list[Task], config: BasePolicyConfig) -> N
     rng = random.Random(1)
     torch.manual_seed(1)
     chats = [
-        grading_messages(task.messages, imitated_response(task, config, rng), task.info_truth)
+        grading_messages(task.messages, imitated_response(task, config.doctor, rng), task.info_truth)
         for task in tasks
         if task.decision_truth == "continue"
     ]

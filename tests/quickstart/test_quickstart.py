@@ -13,7 +13,7 @@ import pytest
 from evaluations import ASKED, RIGHT_STOP, record, write
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.quickstart.__main__ import RewardCurve, report_base_against_tuned
+from tuner.learn_to_ask.quickstart.pipeline import report_base_against_tuned
 from tuner.learn_to_ask.quickstart.processes import (
     child_process,
     free_port,
@@ -22,6 +22,7 @@ from tuner.learn_to_ask.quickstart.processes import (
     wait_for_server,
 )
 from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
+from tuner.learn_to_ask.quickstart.stages import RewardCurve
 
 ROOT = Path(__file__).parents[2]
 ENV = dict(os.environ)

@@ -20,6 +20,25 @@ _CHAT_TEMPLATE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImitatedDoctor:
+    """How often the doctor whom a policy imitates before its training is right.
+
+    Attributes:
+        stop_when_done: How often it stops where it should.
+        stop_too_early: How often it stops where it should go on.
+        ask_fitting: How often a question is about an open attribute of the complaint ...
+        ask_related: ... about any attribute of the complaint; else about any complaint at all.
+        two_questions: How often it asks two questions at once.
+    """
+
+    stop_when_done: float = 0.30
+    stop_too_early: float = 0.06
+    ask_fitting: float = 0.40
+    ask_related: float = 0.35
+    two_questions: float = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BasePolicyConfig:
     """Every number of the base policy.
 
@@ -30,11 +49,7 @@ class BasePolicyConfig:
         steps: Imitation steps.
         batch_size: Examples a step.
         learning_rate: Peak of a one-cycle schedule.
-        stop_when_done: How often the imitated doctor stops where it should.
-        stop_too_early: How often it stops where it should go on.
-        ask_fitting: How often a question is about an open attribute of the complaint ...
-        ask_related: ... about any attribute of the complaint; else about any complaint at all.
-        two_questions: How often it asks two questions at once.
+        doctor: Whom it imitates.
     """
 
     hidden_size: int = 128
@@ -43,33 +58,29 @@ class BasePolicyConfig:
     steps: int = 300
     batch_size: int = 16
     learning_rate: float = 3e-3
-    stop_when_done: float = 0.30
-    stop_too_early: float = 0.06
-    ask_fitting: float = 0.40
-    ask_related: float = 0.35
-    two_questions: float = 0.25
+    doctor: ImitatedDoctor = ImitatedDoctor()
 
 
-def imitated_response(task: Task, config: BasePolicyConfig, rng: random.Random) -> str:
+def imitated_response(task: Task, doctor: ImitatedDoctor, rng: random.Random) -> str:
     """What the imitated doctor says to a task: often not the best, sometimes right.
 
     Args:
         task: A task of the train split.
-        config: How often it is right.
+        doctor: How often it is right.
         rng: Decides.
     """
     done = task.decision_truth == "stop"
-    if rng.random() < (config.stop_when_done if done else config.stop_too_early):
+    if rng.random() < (doctor.stop_when_done if done else doctor.stop_too_early):
         return STOP
     own = next(complaint for complaint in COMPLAINTS if complaint.diagnosis == task.diagn)
     choice = rng.random()
-    if choice < config.ask_fitting and not done:
+    if choice < doctor.ask_fitting and not done:
         attributes: Sequence[Attribute] = open_attributes(own, task)
-    elif choice < config.ask_fitting + config.ask_related:
+    elif choice < doctor.ask_fitting + doctor.ask_related:
         attributes = own.attributes
     else:
         attributes = rng.choice(COMPLAINTS).attributes
-    return question(rng.choice(attributes), rng.choice(own.attributes) if rng.random() < config.two_questions else None)
+    return question(rng.choice(attributes), rng.choice(own.attributes) if rng.random() < doctor.two_questions else None)
 
 
 def open_attributes(complaint: Complaint, task: Task) -> list[Attribute]:
@@ -105,7 +116,7 @@ def build_base_policy(folder: Path, tasks: Sequence[Task], config: BasePolicyCon
     chats = [(rollout_messages(task.messages, "Ra+Rs"), task) for task in tasks]
     tokenizer = _tokenizer(
         [message["content"] for chat, _ in chats for message in chat[1:]]
-        + [imitated_response(task, config, rng) for _, task in chats],
+        + [imitated_response(task, config.doctor, rng) for _, task in chats],
         config.vocabulary_size,
     )
     prompts = [
@@ -187,7 +198,9 @@ def _batch(
     """Prompts with freshly drawn responses; the dialogues are imitated too, they teach what belongs together."""
     import torch
 
-    rows = [prompt + tokenizer(imitated_response(task, config, rng) + END)["input_ids"] for prompt, task in prompts]
+    rows = [
+        prompt + tokenizer(imitated_response(task, config.doctor, rng) + END)["input_ids"] for prompt, task in prompts
+    ]
     width = max(map(len, rows))
     return {
         "input_ids": torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]),

@@ -8,11 +8,10 @@ SkyRL 0.3.0 splits the service into an API process and an engine process; both p
 """
 
 import os
-import runpy
 import sys
 import typing
 
-_ENGINE_PROCESS = "LEARN2ASK_ENGINE_PROCESS"
+_ENGINE_PROCESS = "LEARN2ASK_ENGINE_PROCESS"  # holds the shortest bucket, and so that a process is the engine's
 
 
 def allow_python_311() -> None:
@@ -42,11 +41,170 @@ def sum_cross_entropy_losses() -> None:
     loss_fns.LOSS_FUNCTIONS[LOSS_TYPES["cross_entropy"]] = cross_entropy_sum
 
 
-def coarse_sequence_buckets() -> None:
-    """Pads prompts to multiples of 64 from 128 on: every finer bucket costs a compilation of about 6 seconds."""
+def coarse_sequence_buckets(shortest: int) -> None:
+    """Pads sequences to multiples of 64: every bucket costs a compilation, 6 s for a tiny model, 60 for a small one.
+
+    Args:
+        shortest: Room for the longest prompt: all prompts get as much, which costs little, as equal ones are read once.
+    """
     from skyrl.tx.utils import models
 
-    models.round_up_seq_len = lambda seq_len: max(128, -(-seq_len // 64) * 64)
+    models.round_up_seq_len = lambda seq_len: max(shortest, -(-seq_len // 64) * 64)
+
+
+def wait_for_full_batches() -> None:
+    """Has the engine sample when a batch is full or no more requests come: a half-empty one costs as much.
+
+    The engine looks every 0.1 s. Requests that came since it last looked are a sign of more on their way: it waits
+    until 0.2 s have brought none.
+    """
+    from skyrl.tinker.engine import TinkerEngine
+
+    find = TinkerEngine.find_batchable_sample
+    waiting = quiet = 0
+
+    def find_full_batch(self, session):  # type: ignore[no-untyped-def]
+        nonlocal waiting, quiet
+        found = find(self, session)
+        quiet = quiet + 1 if len(found) == waiting else 0
+        waiting = len(found)
+        if quiet < 2 and waiting < self.backend.config.sample_max_num_sequences:
+            return {}
+        waiting = quiet = 0
+        return found
+
+    TinkerEngine.find_batchable_sample = find_full_batch
+
+
+def different_prompts(
+    input_ids: typing.Any, attention_mask: typing.Any, adapter_indices: typing.Any
+) -> tuple[typing.Any, typing.Any]:
+    """Finds the different prompts of a batch.
+
+    Args:
+        input_ids: Tokens, of shape (rows, longest prompt).
+        attention_mask: 1 for tokens, 0 for padding.
+        adapter_indices: Of each row's adapter, or `None`; the same prompt with another adapter is another one.
+
+    Returns:
+        For each different prompt a row that holds it, padded to an eighth of the rows (groups of 8), a half or all, as
+        each size costs a compilation; and for each row the position of its prompt among them.
+    """
+    import numpy as np
+
+    columns = [input_ids, attention_mask.sum(axis=1)[:, None]]
+    if adapter_indices is not None:
+        columns.append(adapter_indices[:, None])
+    rows = np.concatenate([np.asarray(column) for column in columns], axis=1)
+    _, first, prompt_of_row = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    size = next(size for size in (len(rows) // 8, len(rows) // 2, len(rows)) if size >= len(first))
+    padding = np.zeros(size - len(first), dtype=first.dtype)
+    return np.concatenate([first, padding]), prompt_of_row.reshape(-1)
+
+
+def read_equal_prompts_once() -> None:
+    """Has the prefill read each prompt of a batch once: the rollouts of a group share theirs.
+
+    SkyRL's prefill and decoding are one compiled function. It is compiled here with two more arguments, by which the
+    model's first call, the prefill, works on the different prompts alone and hands each row its prompt's results.
+    """
+    import contextvars
+    import functools
+    import inspect
+
+    import jax
+    from skyrl.tx.models.llama3 import Llama3ForCausalLM
+    from skyrl.tx.models.qwen3 import Qwen3ForCausalLM
+    from skyrl.tx.utils.generator import GeneratorMixin
+
+    prompts_of_rows: contextvars.ContextVar[typing.Any] = contextvars.ContextVar("prompts_of_rows", default=None)
+    prefill_and_decode = GeneratorMixin._prefill_and_decode.__wrapped__
+    signature = inspect.signature(prefill_and_decode)
+
+    @functools.partial(
+        jax.jit, static_argnames=("max_length", "max_new_tokens", "max_top_k", "use_top_p", "prompt_logprobs")
+    )
+    def shared_prefill_and_decode(*, first, prompt_of_row, **arguments):  # type: ignore[no-untyped-def]
+        token = prompts_of_rows.set((first, prompt_of_row))
+        try:
+            return prefill_and_decode(**arguments)
+        finally:
+            prompts_of_rows.reset(token)
+
+    def with_different_prompts(*arguments, **options):  # type: ignore[no-untyped-def]
+        named = signature.bind(*arguments, **options).arguments
+        first, prompt_of_row = different_prompts(named["input_ids"], named["attention_mask"], named["adapter_indices"])
+        return shared_prefill_and_decode(first=first, prompt_of_row=prompt_of_row, **named)
+
+    def prefilling_once(call: typing.Any) -> typing.Any:
+        @functools.wraps(call)
+        def wrapped(self, input_ids, *, attention_mask, adapter_indices=None, kv_cache=None, **options):  # type: ignore[no-untyped-def]
+            shared = prompts_of_rows.get()
+            if shared is None or kv_cache is not None:
+                return call(
+                    self,
+                    input_ids,
+                    attention_mask=attention_mask,
+                    adapter_indices=adapter_indices,
+                    kv_cache=kv_cache,
+                    **options,
+                )
+            first, prompt_of_row = shared
+            adapters = None if adapter_indices is None else adapter_indices[first]
+            outputs = call(
+                self, input_ids[first], attention_mask=attention_mask[first], adapter_indices=adapters, **options
+            )
+            return jax.tree.map(lambda leaf: leaf[prompt_of_row], outputs)
+
+        return wrapped
+
+    GeneratorMixin._prefill_and_decode = staticmethod(with_different_prompts)
+    for model in (Llama3ForCausalLM, Qwen3ForCausalLM):
+        model.__call__ = prefilling_once(model.__call__)
+
+
+def answer_soon() -> None:
+    """Has the API hand a result over within 0.1 s.
+
+    Each waiting request looks for its own result, in pauses that grow to a second: half a batch would be late, and
+    shorter pauses for all would take the engine's processor time. Here one look for all ends their pauses.
+    """
+    import asyncio
+    import types
+
+    from skyrl.tinker import api
+    from skyrl.tinker.db_models import FutureDB, RequestStatus
+    from sqlmodel import func, select
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    waiting: set[asyncio.Event] = set()
+
+    async def look_for_results() -> None:
+        finished = select(func.count()).where(FutureDB.status != RequestStatus.PENDING)
+        before = None
+        while waiting:
+            async with AsyncSession(api.app.state.db_engine) as session:
+                now = (await session.exec(finished)).one()
+            if now != before:
+                before = now
+                for event in waiting:
+                    event.set()
+            await asyncio.sleep(0.1)
+
+    async def pause(delay: float) -> None:
+        event = asyncio.Event()
+        waiting.add(event)
+        if not looking or looking[-1].done():
+            looking[:] = [asyncio.create_task(look_for_results())]
+        try:
+            await asyncio.wait_for(event.wait(), max(delay, 2.0))  # the look above ends it sooner
+        except TimeoutError:
+            pass
+        finally:
+            waiting.discard(event)
+
+    looking: list[asyncio.Task[None]] = []  # asyncio itself keeps no hold of a task
+    api.asyncio = types.SimpleNamespace(**{**vars(asyncio), "sleep": pause})
 
 
 def stop_at_end_token(base_model: str) -> None:
@@ -66,13 +224,17 @@ def stop_at_end_token(base_model: str) -> None:
     api.SamplingParams.to_types = to_types_with_stop
 
 
-def start_engine_through_this_file() -> None:
-    """Has the API start its engine with this interpreter and file instead of asking `uv` for both."""
+def start_engine_through_this_file(shortest: int) -> None:
+    """Has the API start its engine with this interpreter and file instead of asking `uv` for both.
+
+    Args:
+        shortest: For `coarse_sequence_buckets`.
+    """
     from skyrl.tinker import api
     from skyrl.tinker.config import config_to_argv
 
     def engine_command(parent_command, engine_config):  # type: ignore[no-untyped-def]
-        os.environ[_ENGINE_PROCESS] = "1"
+        os.environ[_ENGINE_PROCESS] = str(shortest)
         return [sys.executable, __file__, *config_to_argv(engine_config)]
 
     api._build_uv_run_cmd_engine = engine_command
@@ -81,10 +243,14 @@ def start_engine_through_this_file() -> None:
 def main() -> None:
     """Runs the process this file was started for."""
     allow_python_311()
-    if os.environ.get(_ENGINE_PROCESS):
+    if shortest := os.environ.get(_ENGINE_PROCESS):
+        from skyrl.tinker import engine
+
         sum_cross_entropy_losses()
-        coarse_sequence_buckets()
-        runpy.run_module("skyrl.tinker.engine", run_name="__main__")
+        coarse_sequence_buckets(int(shortest))
+        wait_for_full_batches()
+        read_equal_prompts_once()
+        engine.main()
         return
     import argparse
 
@@ -97,9 +263,11 @@ def main() -> None:
     add_model(parser, EngineConfig)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--shortest-bucket", type=int, default=128, help="tokens; room for the longest prompt is best")
     arguments = vars(parser.parse_args())
     stop_at_end_token(arguments["base_model"])
-    start_engine_through_this_file()
+    answer_soon()
+    start_engine_through_this_file(arguments.pop("shortest_bucket"))
     host, port = arguments.pop("host"), arguments.pop("port")
     api.app.state.engine_config = EngineConfig.model_validate(arguments)
     uvicorn.run(api.app, host=host, port=port, log_config=get_uvicorn_log_config())

@@ -50,7 +50,7 @@ def child_process(command: Sequence[str], *, log: Path, env: dict[str, str]) -> 
         env: The whole environment.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # what a former part of the run said stays
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True
         )
