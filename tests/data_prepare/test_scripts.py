@@ -247,7 +247,7 @@ def test_too_many_failed_samples_are_told_by_the_exit_code(tmp_path, max_failure
 
 def test_a_run_in_which_everything_failed_leaves_nothing_in_the_way_of_the_next(tmp_path):
     write(tmp_path / "in.jsonl", SESSION)
-    with pytest.raises(UserError, match=r"out.jsonl: not written, no request was answered: unreadable answer \(2\)"):
+    with pytest.raises(UserError, match=r"not written, no request was answered: unreadable answer \(2, for example '"):
         extract_with(Mute(questions=2), tmp_path, max_failures=1.0)
     assert names_in(tmp_path) == ["in.jsonl"]
     assert extract_with(OfflineExtractor(), tmp_path, max_failures=0.0, resume=True) == 0

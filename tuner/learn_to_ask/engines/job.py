@@ -94,8 +94,7 @@ class Job:
         """
         if of and not self.usage.answered and not self.journal.resumed:
             self.journal.drop()
-            reasons = "; ".join(f"{reason} ({count})" for reason, count in self.usage.failed.most_common(3))
-            raise UserError(f"{self.journal.output}: not written, no request was answered: {reasons}")
+            raise UserError(f"{self.journal.output}: not written, no request was answered: {self.usage.reasons()}")
 
 
 def is_complete(output: Path, flag: str, settings: JobSettings) -> bool:

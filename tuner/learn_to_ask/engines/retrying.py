@@ -63,6 +63,14 @@ class Usage:
             rows.append(("cost", f"{prices.cost(self.prompt_tokens, self.completion_tokens):.4f}"))
         return rows
 
+    def reasons(self) -> str:
+        """The most frequent reasons for failures on one line, each with an example."""
+        said = []
+        for reason, count in self.failed.most_common(3):
+            example = self.examples.get(reason)
+            said.append(f"{reason} ({count}{', for example ' + _shortened(example) if example else ''})")
+        return "; ".join(said)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[ValueT]):

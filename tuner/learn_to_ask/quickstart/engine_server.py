@@ -180,11 +180,12 @@ def answer_soon() -> None:
     waiting: set[asyncio.Event] = set()
 
     async def look_for_results() -> None:
-        finished = select(func.count()).where(FutureDB.status != RequestStatus.PENDING)
+        # By the index of this column; what is done leaves it, and so wakes who waits.
+        pending = select(func.count()).where(FutureDB.status == RequestStatus.PENDING)
         before = None
         while waiting:
             async with AsyncSession(api.app.state.db_engine) as session:
-                now = (await session.exec(finished)).one()
+                now = (await session.exec(pending)).one()
             if now != before:
                 before = now
                 for event in waiting:
@@ -205,6 +206,22 @@ def answer_soon() -> None:
 
     looking: list[asyncio.Task[None]] = []  # asyncio itself keeps no hold of a task
     api.asyncio = types.SimpleNamespace(**{**vars(asyncio), "sleep": pause})
+
+
+def forget_former_requests(database: str) -> None:
+    """Marks what clients of a former, killed service still wanted as failed: it would be worked on before all else.
+
+    Args:
+        database: URL of an SQLite file.
+    """
+    import contextlib
+    import pathlib
+    import sqlite3
+
+    file = pathlib.Path(database.removeprefix("sqlite:///"))
+    if file.is_file():
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE futures SET status = 'FAILED' WHERE status = 'PENDING'")
 
 
 def stop_at_end_token(base_model: str) -> None:
@@ -267,6 +284,7 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     stop_at_end_token(arguments["base_model"])
     answer_soon()
+    forget_former_requests(arguments["database_url"])
     start_engine_through_this_file(arguments.pop("shortest_bucket"))
     host, port = arguments.pop("host"), arguments.pop("port")
     api.app.state.engine_config = EngineConfig.model_validate(arguments)
