@@ -103,12 +103,12 @@ def test_the_modules_of_a_model_are_known_without_its_weights(base):
     ("change", "config", "named"),
     [
         (
-            {"base_model.model.model.layers.9.mlp.up_proj.lora_A.weight": 0},
+            {"model.layers.9.mlp.up_proj.lora_A.weight": 0},
             {},
             r"has not: model\.layers\.9\.mlp\.up_proj",
         ),
         (
-            {"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": None},
+            {"model.layers.0.self_attn.q_proj.lora_B.weight": None},
             {},
             "one of two matrices for: model",
         ),

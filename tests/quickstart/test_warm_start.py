@@ -11,12 +11,11 @@ from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, ImitatedDoctor, build_base_policy
 from tuner.learn_to_ask.quickstart.warm_start import WarmStartConfig, response_loss, warm_start
 
-DIAGNOSES = ("Acute Gastroenteritis", "Acute Bronchitis")
 TASKS = [
     Task(
         cid=f"{number}_0",
         session_id=str(number),
-        diagn=DIAGNOSES[number % 2],
+        diagn="Acute Gastroenteritis",
         messages=[{"role": "user", "content": f"i have been ill for {number} days"}],
         decision_truth="stop" if number % 3 else "continue",
         info_truth="" if number % 3 else "symptom: vomiting",

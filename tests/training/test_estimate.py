@@ -17,6 +17,11 @@ GRADING = len(reward_prompt_med.split()) - 1  # without the placeholder of the r
 class WordTokenizer:
     """A word is a token; the chat template adds none."""
 
+    all_special_tokens = ()
+
+    def get_added_vocab(self):
+        return {}
+
     def apply_chat_template(self, messages, **_):
         return " ".join(message["content"] for message in messages)
 
