@@ -27,9 +27,9 @@ ALWAYS_STOPS = ImitatedDoctor(stop_when_done=1.0, stop_too_early=1.0)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A chat model that has hardly learned anything."""
+    """A chat model that has learned a little."""
     folder = tmp_path_factory.mktemp("source")
-    build_base_policy(folder, TASKS, BasePolicyConfig(steps=2, hidden_size=32), seed=0)
+    build_base_policy(folder, TASKS, BasePolicyConfig(steps=40, hidden_size=64), seed=0)
     return folder
 
 

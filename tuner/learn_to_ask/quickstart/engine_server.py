@@ -56,24 +56,37 @@ def wait_for_full_batches() -> None:
     """Has the engine sample when a batch is full or no more requests come: a half-empty one costs as much.
 
     The engine looks every 0.1 s. Requests that came since it last looked are a sign of more on their way: it waits
-    until 0.2 s have brought none.
+    until 0.2 s have brought none, or a twentieth of what the last batch took, as that is what another one costs.
     """
+    import time
+
     from skyrl.tinker.engine import TinkerEngine
 
-    find = TinkerEngine.find_batchable_sample
+    find, sample = TinkerEngine.find_batchable_sample, TinkerEngine.process_sample
     waiting = quiet = 0
+    last_seconds = 0.0
 
     def find_full_batch(self, session):  # type: ignore[no-untyped-def]
         nonlocal waiting, quiet
         found = find(self, session)
         quiet = quiet + 1 if len(found) == waiting else 0
         waiting = len(found)
-        if quiet < 2 and waiting < self.backend.config.sample_max_num_sequences:
+        looks = max(2, min(20, round(last_seconds / 20 / 0.1)))  # a compilation is no measure: 2 s are enough
+        if quiet < looks and waiting < self.backend.config.sample_max_num_sequences:
             return {}
         waiting = quiet = 0
         return found
 
+    def timed_sample(self, requests):  # type: ignore[no-untyped-def]
+        nonlocal last_seconds
+        started = time.monotonic()
+        try:
+            return sample(self, requests)
+        finally:
+            last_seconds = time.monotonic() - started
+
     TinkerEngine.find_batchable_sample = find_full_batch
+    TinkerEngine.process_sample = timed_sample
 
 
 def different_prompts(
