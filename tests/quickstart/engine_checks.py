@@ -88,25 +88,67 @@ def batches_wait_while_requests_come():
 
     looks = iter([0, 3, 5, 5, 5, 0, 2, 4, 1, 1, 1])
     TinkerEngine.find_batchable_sample = lambda self, session: dict.fromkeys(range(next(looks)))
+    TinkerEngine.process_sample = lambda self, requests: "sampled"
     engine_server.wait_for_full_batches()
     engine = SimpleNamespace(backend=SimpleNamespace(config=SimpleNamespace(sample_max_num_sequences=4)))
     taken = [len(TinkerEngine.find_batchable_sample(engine, None)) for _ in range(11)]
     # 3 wait; 5 are more than a batch and go; then 2 wait, 4 fill a batch, 1 goes when two looks brought no more.
     assert taken == [0, 0, 5, 5, 5, 0, 0, 4, 0, 0, 1], taken
+    assert TinkerEngine.process_sample(engine, {}) == "sampled"
 
 
-def results_are_looked_for_often():
-    """The API's own pauses grow to a second; they end after 0.2 s."""
+def a_result_ends_the_pause_of_who_waits_for_it():
+    """A pause of ten minutes ends when another process has finished a request, and not before."""
     import asyncio
-    import time
+    import tempfile
 
     from skyrl.tinker import api
+    from skyrl.tinker.db_models import FutureDB, RequestStatus, SQLModel
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlmodel import Session, create_engine
+
+    async def wait(path):
+        api.app.state.db_engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        await api.asyncio.sleep(600)  # the first look ends it
+        pause = asyncio.create_task(api.asyncio.sleep(600))
+        await asyncio.sleep(0.5)  # some looks
+        assert not pause.done()
+        with Session(create_engine(f"sqlite:///{path}")) as session:
+            session.get(FutureDB, 1).status = RequestStatus.COMPLETED
+            session.commit()
+        await asyncio.wait_for(pause, 60)
+        await api.app.state.db_engine.dispose()
 
     engine_server.answer_soon()
-    started = time.monotonic()
-    asyncio.run(api.asyncio.sleep(30))
-    assert time.monotonic() - started < 10
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/engine.db"
+        SQLModel.metadata.create_all(create_engine(f"sqlite:///{path}"))
+        with Session(create_engine(f"sqlite:///{path}")) as session:
+            session.add(FutureDB(request_type=types.RequestType.SAMPLE, request_data={}, status=RequestStatus.PENDING))
+            session.commit()
+        asyncio.run(wait(path))
     assert api.asyncio.create_task is asyncio.create_task
+
+
+def a_restarted_service_forgets_what_its_former_clients_wanted():
+    """What was pending is failed, what was done stays, and a new database is no trouble."""
+    import tempfile
+
+    from skyrl.tinker.db_models import FutureDB, RequestStatus, SQLModel
+    from sqlmodel import Session, create_engine, select
+
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/engine.db"
+        engine_server.forget_former_requests(url)
+        SQLModel.metadata.create_all(create_engine(url))
+        with Session(create_engine(url)) as session:
+            for status in (RequestStatus.PENDING, RequestStatus.COMPLETED):
+                session.add(FutureDB(request_type=types.RequestType.SAMPLE, request_data={}, status=status))
+            session.commit()
+        engine_server.forget_former_requests(url)
+        with Session(create_engine(url)) as session:
+            found = [future.status for future in session.exec(select(FutureDB).order_by(FutureDB.request_id))]
+    assert found == [RequestStatus.FAILED, RequestStatus.COMPLETED], found
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ CHECKS = Path(__file__).with_name("engine_checks.py")
     [
         "equal_prompts_are_read_once_and_answered_as_before",
         "batches_wait_while_requests_come",
-        "results_are_looked_for_often",
+        "a_result_ends_the_pause_of_who_waits_for_it",
+        "a_restarted_service_forgets_what_its_former_clients_wanted",
     ],
 )
 def test_the_engine(check):

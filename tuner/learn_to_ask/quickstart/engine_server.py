@@ -192,10 +192,12 @@ def answer_soon() -> None:
 
     waiting: set[asyncio.Event] = set()
 
+    before = -1
+
     async def look_for_results() -> None:
+        nonlocal before
         # By the index of this column; what is done leaves it, and so wakes who waits.
         pending = select(func.count()).where(FutureDB.status == RequestStatus.PENDING)
-        before = None
         while waiting:
             async with AsyncSession(api.app.state.db_engine) as session:
                 now = (await session.exec(pending)).one()
@@ -234,7 +236,8 @@ def forget_former_requests(database: str) -> None:
     file = pathlib.Path(database.removeprefix("sqlite:///"))
     if file.is_file():
         with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-            connection.execute("UPDATE futures SET status = 'FAILED' WHERE status = 'PENDING'")
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'futures'").fetchone():
+                connection.execute("UPDATE futures SET status = 'FAILED' WHERE status = 'PENDING'")
 
 
 def stop_at_end_token(base_model: str) -> None:
