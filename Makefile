@@ -37,7 +37,7 @@ quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny poli
 e2e: env env-engine  ## the same with 2 GRPO steps, for CI
 	@$(PY) -m tuner.learn_to_ask.quickstart --steps 2 --folder runs/e2e --overwrite
 
-e2e-real: env env-engine  ## the same with a pretrained model, SmolLM2; about 45 minutes
+e2e-real: env env-engine  ## the same with a pretrained model, SmolLM2; about 30 minutes, not in CI
 	@$(PY) -m tuner.learn_to_ask.quickstart --policy smollm2 --steps 2 --folder runs/e2e-real --resume
 
 test: env env-engine lint  ## all tests, slow ones included

@@ -131,8 +131,8 @@ PRETRAINED_NUMBERS = PolicyNumbers(
     micro_batch=8,
     shortest_bucket=256,
     base_title="a pretrained model imitates a doctor who stops badly",
-    base_time="about 8 minutes",
-    evaluation_time="about 8 minutes",
+    base_time="about 10 minutes",
+    evaluation_time="about 6 minutes",
     training_time="about 3 minutes a step",
-    tuned_time="about 8 minutes",
+    tuned_time="about 6 minutes",
 )
