@@ -181,7 +181,7 @@ def test_what_it_extracts_cannot_be_read_and_that_is_said_with_an_example(smollm
 
     assert done.returncode == 2
     assert "no request was answered" in done.stderr
-    assert ", for example '" in done.stderr
+    assert ", for example " in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
     assert "Traceback" not in done.stderr
 
@@ -198,5 +198,5 @@ def test_what_it_grades_cannot_be_read_and_nothing_is_graded(smollm2, tmp_path):
 
     assert done.returncode == 2
     assert "no request was answered" in done.stderr
-    assert ", for example '" in done.stderr
+    assert ", for example " in done.stderr
     assert not (tmp_path / "eval.jsonl").exists()

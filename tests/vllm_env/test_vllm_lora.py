@@ -67,19 +67,34 @@ def test_requests_are_answered_with_the_adapter(model, adapter):
     assert answers(engine) == by_hand != base
 
 
+def changed_copy(adapter: Path, folder: Path, **change: object) -> Path:
+    """The adapter with another configuration."""
+    for file in adapter.glob("adapter_model.*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | change))
+    return folder
+
+
+def test_the_weights_decide_where_the_target_modules_are_left_open(adapter, tmp_path):
+    source = find_model(str(changed_copy(adapter, tmp_path, target_modules=None)), flag="--eval_model_path")
+    engine = VLLMEngine(
+        source.model, seed=0, max_model_len=512, dtype="float32", enforce_eager=True, adapter=source.adapter
+    )
+    by_hand = answers(TransformersEngine(str(adapter / "merged"), batch_size=4, seed=0))
+    assert answers(engine) == by_hand
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"use_dora": True}, "DoRA"),
         ({"r": 1024}, "no rank above 512"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": ["q_proj", "v_proj", "up_proj"]}, r"no weights for: model.layers.0.mlp.up_proj"),
     ],
 )
 def test_an_adapter_that_vllm_cannot_use_is_refused_with_the_reason(model, adapter, tmp_path, change, named):
-    for file in adapter.glob("adapter_model.*"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
-    source = find_model(str(tmp_path), flag="--eval_model_path")
+    source = find_model(str(changed_copy(adapter, tmp_path, **change)), flag="--eval_model_path")
     with pytest.raises(UserError, match=named):
         VLLMEngine(source.model, seed=0, max_model_len=512, dtype="float32", enforce_eager=True, adapter=source.adapter)
