@@ -70,16 +70,16 @@ def equal_prompts_are_read_once_and_answered_as_before():
         ([0, 0, 0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 1, 1, 0, 0]),
         ([0, 1, 2, 0, 1, 2, 0, 1], [0, 1, 2, 1, 2, 0, 2, 0]),
     ]
-    for family in MODELS:
-        model, mesh = tiny_model(family)
-        before = [generated(model, mesh, *batch) for batch in batches]
-        engine_server.read_equal_prompts_once()
-        for (tokens, logprobs), batch in zip(before, batches, strict=True):
+    models = {family: tiny_model(family) for family in MODELS}
+    plain = {family: [generated(*found, *batch) for batch in batches] for family, found in models.items()}
+    engine_server.read_equal_prompts_once()
+    for family, (model, mesh) in models.items():
+        for (tokens, logprobs), batch in zip(plain[family], batches, strict=True):
             tokens_now, logprobs_now = generated(model, mesh, *batch)
             assert tokens_now == tokens, (family, batch)
             for row, row_now in zip(logprobs, logprobs_now, strict=True):
                 np.testing.assert_allclose(row_now, row, rtol=1e-4, atol=1e-4)
-        assert len({tuple(row) for row in before[0][0]}) > 1  # rollouts of one prompt differ by their seeds
+        assert len({tuple(row) for row in plain[family][0][0]}) > 1  # rollouts of one prompt differ by their seeds
 
 
 def batches_wait_while_requests_come():

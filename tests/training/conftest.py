@@ -173,8 +173,9 @@ def recipe(base_policy, tasks, tmp_path_factory):
     """The flags of main.py for four steps of 4 tasks x 4 rollouts, a checkpoint every second step."""
     folder = tmp_path_factory.mktemp("config")
     config = (RECIPE / "quickstart" / "config.yaml").read_text()
-    assert "max_timeout: 300" in config
-    (folder / "config.yaml").write_text(config.replace("max_timeout: 300", "max_timeout: 60"))
+    assert "LEARN2ASK_ROLLOUT_SECONDS,300" in config
+    shorter = config.replace("LEARN2ASK_ROLLOUT_SECONDS,300", "LEARN2ASK_ROLLOUT_SECONDS,60")
+    (folder / "config.yaml").write_text(shorter)
     return [
         sys.executable,
         str(RECIPE / "main.py"),
