@@ -253,7 +253,7 @@ def test_an_adapter_that_lacks_weights_of_its_own_is_refused_instead_of_filled_a
     changes = load_file(adapter / "adapter_model.safetensors")
     save_file(dict(list(changes.items())[:-1]), tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
-    with pytest.raises(UserError, match="does not fit its base model: Found missing adapter keys"):
+    with pytest.raises(UserError, match="holds one of two matrices for: model"):
         answer(find(tmp_path))
 
 

@@ -71,7 +71,7 @@ def test_the_tables_hold_the_figures_and_the_plots_are_there(open_page, report):
     row = page.locator("#metrics tbody tr", has_text="Total reward").inner_text()
     assert "2.043 [" in row
     assert page.locator("svg.plot[role=img]").count() == 3
-    assert "9 (69.2%)" in page.locator("#confusion svg").text_content()
+    assert "12 (75.0%)" in page.locator("#confusion svg").text_content()
     assert page.locator("#metrics th[scope=col]", has_text="published").count() == 3
 
 
