@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.transformers import TransformersEngine
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, ImitatedDoctor, build_base_policy
 from tuner.learn_to_ask.quickstart.warm_start import WarmStartConfig, response_loss, warm_start
@@ -46,14 +48,26 @@ def stop_loss(folder):
         return response_loss(model, rows, end=tokenizer.eos_token_id).item()
 
 
+def stops(folder):
+    """Whether stopping is the likeliest answer to a task where it is right."""
+    engine = TransformersEngine(str(folder), batch_size=1, seed=0)
+    request = Request(0, rollout_messages(TASKS[1].messages, "Ra+Rs"))
+    [reply] = engine.generate([request], Sampling(temperature=0.0, top_p=1.0, max_tokens=8))
+    engine.close()
+    return reply.texts == ["<stop />"]
+
+
 def test_the_loss_of_what_is_imitated_falls_and_the_first_layers_stay(source, tmp_path):
-    config = WarmStartConfig(doctor=ALWAYS_STOPS, steps=30, batch_size=4, learning_rate=3e-3, trained_layers=0.5)
+    # Given a doctor who always stops, and a model whose embeddings stay as they are, too short after so little training
+    # for a loss near 0: stopping becomes the likeliest answer all the same.
+    config = WarmStartConfig(doctor=ALWAYS_STOPS, steps=60, batch_size=4, learning_rate=1e-3, trained_layers=0.5)
+    assert not stops(source)
 
     last = warm_start(tmp_path / "warm", TASKS, str(source), config, seed=0)
 
-    before, after = stop_loss(source), stop_loss(tmp_path / "warm")
-    assert after < 0.5 * before
-    assert last < 0.5 * before
+    assert last < stop_loss(source) - 0.1
+    assert stop_loss(tmp_path / "warm") < stop_loss(source) - 0.1
+    assert stops(tmp_path / "warm")
     layers = [AutoModelForCausalLM.from_pretrained(folder).model.layers for folder in (source, tmp_path / "warm")]
     assert torch.equal(layers[0][1].mlp.up_proj.weight, layers[1][1].mlp.up_proj.weight)
     assert not torch.equal(layers[0][2].mlp.up_proj.weight, layers[1][2].mlp.up_proj.weight)
