@@ -135,7 +135,7 @@ def ended_by(token):
 
 @pytest.mark.parametrize("end", ["<end>", "<end>\n", " <end>", "", "\n"])
 def test_an_answer_that_ends_with_the_end_token_or_with_none_is_fine(end):
-    check_end_token(Tokenizer(ended_by(end)), "m")
+    check_end_token(Tokenizer(ended_by(end)), "m", Fitting.NONE)
 
 
 def test_an_end_token_that_no_answer_ends_with_is_one_line():
@@ -149,4 +149,4 @@ def test_an_end_token_that_no_answer_ends_with_is_one_line():
 def test_an_end_token_of_the_generation_config_counts_too(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')  # as Gemma has it
 
-    check_end_token(Tokenizer(ended_by("<turn>")), str(tmp_path))
+    check_end_token(Tokenizer(ended_by("<turn>")), str(tmp_path), Fitting.NONE)

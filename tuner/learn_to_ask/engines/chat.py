@@ -90,7 +90,7 @@ def needed_fitting(tokenizer: Any, model: str) -> Fitting:
     raise UserError(f"model {model}: its chat template refuses plain conversations ({problem}); choose another model")
 
 
-def check_end_token(tokenizer: Any, model: str) -> None:
+def check_end_token(tokenizer: Any, model: str, fitting: Fitting) -> None:
     """Makes sure that a model stops where its chat template ends an answer.
 
     A conversion between formats may leave another end token behind, such as the one that starts a message: answers
@@ -99,11 +99,11 @@ def check_end_token(tokenizer: Any, model: str) -> None:
     Args:
         tokenizer: A Hugging Face tokenizer whose chat template takes conversations.
         model: Its folder or name; its generation config may name further end tokens, as Gemma's does.
+        fitting: What its chat template needs.
 
     Raises:
         UserError: Naming both tokens.
     """
-    fitting = needed_fitting(tokenizer, model)
     marked = [_PATIENT, {"role": "assistant", "content": _MARK}]
     text = _render(tokenizer, fit_messages(marked, fitting), prompt=False)
     after = text.rpartition(_MARK)[2].lstrip()
@@ -162,7 +162,7 @@ class ChatEncoder:
         """
         self._tokenizer = tokenizer
         self.fitting = needed_fitting(tokenizer, model)
-        check_end_token(tokenizer, model)
+        check_end_token(tokenizer, model, self.fitting)
 
     def encode(self, messages: Messages, *, max_prompt_tokens: int | None = None) -> tuple[list[int], bool]:
         """Applies the chat template.
