@@ -1,7 +1,7 @@
 """Builds the quickstart's base policy: a tiny Qwen3 taught by imitation to ask well enough and stop badly."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,19 +124,45 @@ def build_base_policy(folder: Path, tasks: Sequence[Task], config: BasePolicyCon
         for chat, task in chats
     ]
     model = _model(config, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
     model.train()
-    for _ in progress(range(config.steps), title="imitating", total=config.steps, unit="steps"):
-        batch = _batch(rng.sample(prompts, config.batch_size), tokenizer, config, rng)
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+    imitate(
+        list(model.parameters()),
+        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, config, rng)).loss,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def imitate(
+    parameters: Sequence[Any], next_loss: Callable[[], Any], *, steps: int, learning_rate: float
+) -> list[float]:
+    """Takes imitation steps.
+
+    Args:
+        parameters: Those that learn.
+        next_loss: Gives the loss of a fresh batch.
+        steps: How many.
+        learning_rate: Peak of a one-cycle schedule.
+
+    Returns:
+        The loss of every step.
+    """
+    import torch
+
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    losses = []
+    for _ in progress(range(steps), title="imitating", total=steps, unit="steps"):
+        loss = next_loss()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
 
 
 def _tokenizer(texts: list[str], vocabulary_size: int) -> Any:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.prompt import rollout_messages
-from tuner.learn_to_ask.quickstart.base_policy import ImitatedDoctor, imitated_response
+from tuner.learn_to_ask.quickstart.base_policy import ImitatedDoctor, imitate, imitated_response
 
 _IGNORED = -100  # the label of a token that the loss leaves out
 
@@ -64,22 +63,16 @@ def warm_start(folder: Path, tasks: Sequence[Task], source: str, config: WarmSta
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     learning = _freeze_first_layers(model, config.trained_layers)
     prompts = [(encoder.encode(rollout_messages(task.messages, "Ra+Rs"))[0], task) for task in tasks]
-    optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
-    losses = []
-    model.train()
-    for _ in progress(range(config.steps), title="imitating", total=config.steps, unit="steps"):
+
+    def next_loss() -> Any:
         rows = [
             (prompt, tokenizer(imitated_response(task, config.doctor, rng), add_special_tokens=False)["input_ids"])
             for prompt, task in rng.sample(prompts, config.batch_size)
         ]
-        loss = response_loss(model, rows, end=tokenizer.eos_token_id)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+        return response_loss(model, rows, end=tokenizer.eos_token_id)
+
+    model.train()
+    losses = imitate(learning, next_loss, steps=config.steps, learning_rate=config.learning_rate)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
