@@ -7,18 +7,16 @@ extracts and grades readably only where the server is told to keep it to a schem
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
+
+from tuner.learn_to_ask.quickstart.processes import child_process, free_port, wait_for_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIENT = REPOSITORY / ".venv" / "bin"
@@ -40,40 +38,12 @@ def schema(wanted: dict) -> str:
     return json.dumps({"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}})
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @contextlib.contextmanager
 def running(command: list[str], *, health: str, log: Path, env: dict[str, str]) -> Iterator[None]:
     """A server, from when it answers until the end of the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **env}
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(health):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{command[0]} did not come up:\n{log.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.5)
+    with child_process(command, log=log, env={**os.environ, **env}) as process:
+        wait_for_server(process, health, log=log, timeout=START_SECONDS)
         yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")

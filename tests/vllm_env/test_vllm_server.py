@@ -1,12 +1,7 @@
 """vLLM's OpenAI-compatible server with a tiny random model, asked by plain HTTP and by the openai engine."""
 
-import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +11,7 @@ import pytest
 pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
 
 from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.quickstart.processes import child_process, free_port, wait_for_server
 
 CONTEXT = 256
 START_SECONDS = 300
@@ -24,45 +20,16 @@ START_SECONDS = 300
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a running server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("server") / "log.txt"
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)),
         *("--model", str(model), "--served-model-name", "tiny", "--max-model-len", str(CONTEXT)),
         *("--dtype", "float32", "--enforce-eager"),
     ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
+    with child_process(command, log=log, env=dict(os.environ)) as process:
+        wait_for_server(process, f"http://127.0.0.1:{port}/health", log=log, timeout=START_SECONDS)
         yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        stop(process)
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail(f"vLLM's server did not come up:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and whatever it started: they share a session of their own."""
-    process.terminate()
-    try:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def conversation(key: int, content: str = "My throat hurts") -> Request:
