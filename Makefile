@@ -4,6 +4,7 @@ PY := .venv/bin/python
 # Threads that wait do not spin: on a busy machine that is ten times faster.
 export OMP_WAIT_POLICY := PASSIVE
 POLICY ?= toy
+DOMAIN ?= medical_en
 SEED ?= 0
 
 .PHONY: help env env-engine env-gpu env-gpu-path env-tinker env-vllm lock check-locks quickstart e2e e2e-real test test-gpu-path \
@@ -30,8 +31,8 @@ lock: env  ## make the locks of all environments in constraints/
 check-locks: env  ## resolve every lock and every extra anew, from an empty cache
 	@scripts/lock.sh check
 
-quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny policy, about 10 minutes (SEED=, STEPS=, POLICY=)
-	@$(PY) -m tuner.learn_to_ask.quickstart --policy $(POLICY) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) \
+quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny policy, about 10 minutes (SEED=, STEPS=, POLICY=, DOMAIN=)
+	@$(PY) -m tuner.learn_to_ask.quickstart --policy $(POLICY) --domain $(DOMAIN) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) \
 	  $(if $(filter toy,$(POLICY)),--overwrite,--resume)
 
 e2e: env env-engine  ## the same with 2 GRPO steps, for CI

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.prompt import rollout_prompt
 
 if TYPE_CHECKING:
@@ -12,12 +14,15 @@ if TYPE_CHECKING:
     from agentscope.message import Msg
     from agentscope.model import ChatModelBase
 
-AGENT_NAME = "doctor"
 Fit = Callable[[list[dict[str, str]]], list[dict[str, str]]]
 
 
 async def react_reply(
-    messages: Sequence[Message], model: "ChatModelBase", train_mode: TrainMode, fit: Fit | None = None
+    messages: Sequence[Message],
+    model: "ChatModelBase",
+    train_mode: TrainMode,
+    fit: Fit | None = None,
+    domain: Domain | None = None,
 ) -> str:
     """Lets a ReAct agent without tools or memory of other tasks reply once; it asks its model once.
 
@@ -26,6 +31,7 @@ async def react_reply(
         model: The policy; how it samples is its own business.
         train_mode: Picks the system prompt.
         fit: Changes the conversation for the policy's chat template, where it is a strict one.
+        domain: Its texts; the medical one where none is given.
 
     Returns:
         The reply as the model gave it, `""` when it said nothing.
@@ -35,9 +41,10 @@ async def react_reply(
     from agentscope.memory import InMemoryMemory
     from agentscope.message import Msg
 
+    domain = domain or default_domain()
     agent = ReActAgent(
-        name=AGENT_NAME,
-        sys_prompt=rollout_prompt(train_mode),
+        name=domain.speakers.assistant,
+        sys_prompt=rollout_prompt(train_mode, domain),
         model=model,
         formatter=_fitting_formatter(fit) if fit else OpenAIChatFormatter(),
         memory=InMemoryMemory(),

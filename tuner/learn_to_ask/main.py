@@ -32,12 +32,14 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a checkout that is not installed
 
-from tuner.learn_to_ask.agent import AGENT_NAME, react_reply
+from tuner.learn_to_ask.agent import react_reply
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, EXIT_TERMINATED, HelpFormatter, print_summary, run
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Decision
 from tuner.learn_to_ask.core.responses import cut_at_special_token, strip_reasoning
 from tuner.learn_to_ask.core.reward import decision, grade, needs_grader, reward
-from tuner.learn_to_ask.engines.chat import Fitting, fit_messages, needed_fitting, tell_fitting
+from tuner.learn_to_ask.domains import default_domain, load_domain
+from tuner.learn_to_ask.engines.chat import Fitting, fit_messages, of_tokenizer
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
@@ -69,7 +71,10 @@ Judge = Callable[..., "Awaitable[JudgeOutput]"]
 
 
 def make_workflow(
-    settings: TrainingSettings, special_tokens: tuple[str, ...] = (), fitting: Fitting = Fitting.NONE
+    settings: TrainingSettings,
+    special_tokens: tuple[str, ...] = (),
+    fitting: Fitting = Fitting.NONE,
+    domain: Domain | None = None,
 ) -> Workflow:
     """Makes the rollout workflow for the given settings (spec section 6).
 
@@ -77,6 +82,7 @@ def make_workflow(
         settings: Picks the system prompt and the temperature.
         special_tokens: Of the policy's tokenizer, where the engine leaves them in the text (Tinker).
         fitting: What the policy's chat template needs of a conversation.
+        domain: Its texts, which travel with the workflow; the medical one where none is given.
     """
     fit = partial(fit_messages, fitting=fitting) if fitting else None
 
@@ -97,19 +103,21 @@ def make_workflow(
             "temperature": settings.temperature,
             "seed": secrets.randbits(31),
         }
-        reply = await react_reply(task["messages"], model, settings.train_mode, fit)
+        reply = await react_reply(task["messages"], model, settings.train_mode, fit, domain)
         text = strip_reasoning(cut_at_special_token(reply, special_tokens))
-        return WorkflowOutput(response=Msg(name=AGENT_NAME, content=text, role="assistant"))
+        name = (domain or default_domain()).speakers.assistant
+        return WorkflowOutput(response=Msg(name=name, content=text, role="assistant"))
 
     return run_react_agent
 
 
-def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0) -> Judge:
+def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0, domain: Domain | None = None) -> Judge:
     """Makes the judge for the given settings (spec section 6).
 
     Args:
         settings: Picks the grader and how its scores are fused.
         rollout_seconds: Longest time for a group of rollouts, grading included.
+        domain: As for the workflow.
     """
     grader_settings = settings.grader_settings(rollout_seconds)
 
@@ -127,17 +135,21 @@ def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0) -> Ju
         _check_auxiliary_models(auxiliary_models, settings)
         text = response.get_text_content() or ""
         truth: Decision = task.get("decision_truth") or "continue"
+        stop_token = (domain or default_domain()).stop_token
         # Stops and failures are only logged for the rollouts they are about, so that their mean is a share of those.
-        shares = {f"stopped_when_to_{truth}": float(decision(text) == "stop"), "said_nothing": float(not text.strip())}
+        shares = {
+            f"stopped_when_to_{truth}": float(decision(text, stop_token) == "stop"),
+            "said_nothing": float(not text.strip()),
+        }
         scores = None
-        if needs_grader(text, truth):
-            messages = grading_messages(task["messages"], text, task.get("info_truth") or "")
+        if needs_grader(text, truth, stop_token):
+            messages = grading_messages(task["messages"], text, task.get("info_truth") or "", domain)
             try:
-                scores = await ask_grader(messages, auxiliary_models, grader_settings)
+                scores = await ask_grader(messages, auxiliary_models, grader_settings, domain)
             except GradingError as error:
                 print(f"rollout left out of the update: {error}", file=sys.stderr)
             shares["grader_failures"] = float(scores is None)
-        graded = grade(text, truth, scores)
+        graded = grade(text, truth, scores, stop_token)
         if graded.content_score is None or graded.format_score is None:
             return JudgeOutput(reward=math.nan, metrics={"action_score": graded.action_score, **shares})
         parts = {
@@ -259,6 +271,7 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
 
     from tuner.learn_to_ask.training.trinity_actors import in_place_of_trinitys
 
+    domain = load_domain(settings.domain)
     policy, graders = _engines(settings, config)
     cluster = cluster_address(config.ray_address).address
     if cluster and (stale := end_stale_actors(cluster, config.namespace)):
@@ -273,8 +286,8 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
             flash_attention=has_flash_attention(),
         )
         tune(
-            workflow_func=make_workflow(settings, *_of_tokenizer(settings.model_path, tinker=config.tinker)),
-            judge_func=make_judge(settings, config.rollout_seconds),
+            workflow_func=make_workflow(settings, *of_tokenizer(settings.model_path, tinker=config.tinker), domain),
+            judge_func=make_judge(settings, config.rollout_seconds, domain),
             model=policy,
             auxiliary_models=graders,
             train_dataset=DatasetConfig(
@@ -295,16 +308,6 @@ def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigte
         )
 
 
-def _of_tokenizer(model_path: str, *, tinker: bool) -> tuple[tuple[str, ...], Fitting]:
-    """The special tokens that a Tinker engine leaves in the text, and what the chat template needs."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    fitting = needed_fitting(tokenizer, model_path)
-    tell_fitting(fitting, model_path)
-    return tuple(tokenizer.all_special_tokens) if tinker else (), fitting
-
-
 def main() -> int:
     """Reads flags and config file and trains."""
     parser = argparse.ArgumentParser(usage="%(prog)s [flags]", description=__doc__, formatter_class=HelpFormatter)
@@ -322,6 +325,7 @@ def main() -> int:
     config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
     assumed = {name: value for name in ESTIMATE_HELP if (value := flags.pop(name)) is not None}
     settings, config = TrainingSettings(**flags), read_config(config_path)
+    load_domain(settings.domain)  # complains before anything else is looked at
     if only_estimate:
         print_estimate(estimate_run(settings, assumed))
         return EXIT_DONE

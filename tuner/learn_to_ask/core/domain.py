@@ -7,6 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from tuner.learn_to_ask.core.records import Message, RecordDomain
+
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 # What may stand in braces in a domain's texts; other braces stay as they are.
 PLACEHOLDERS = ("user", "assistant", "stop_token", "fields", "excluded", "or_word")
@@ -232,6 +234,15 @@ class Domain(_Part):
         return _IN_BRACES.sub(lambda match: values.get(match[1], match[0]), text)
 
     @property
+    def of_record(self) -> RecordDomain:
+        """What a rollout file says of the domain."""
+        return RecordDomain(name=self.name, stop_token=self.stop_token, **self.speakers.model_dump())
+
+    def stops_in(self, messages: Sequence[Message]) -> bool:
+        """Whether a log holds the stop token: a policy that repeats what was said would stop by it."""
+        return any(self.stop_token in message["content"] for message in messages)
+
+    @property
     def full_width(self) -> bool:
         """Whether the language is written with full-width punctuation."""
         return self.language.startswith(_FULL_WIDTH_LANGUAGES)
@@ -244,6 +255,14 @@ class Domain(_Part):
         """Several things of which one is to be chosen: `a, b or c`."""
         *most, last = items
         return f"{self.listed(most)} {self.or_word} {last}" if most else last
+
+
+def stop_token_in_log(domain: Domain) -> str:
+    """What is wrong with a log that holds the stop token, in words."""
+    return (
+        f"the dialogue holds {domain.stop_token!r}, the stop token of domain {domain.name}, so that a policy that "
+        "quotes it would stop; choose another stop_token in the domain file, or leave the session out"
+    )
 
 
 def plain(field: str) -> str:

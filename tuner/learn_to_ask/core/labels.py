@@ -7,28 +7,10 @@ from typing import Any
 
 import json_repair
 
+from tuner.learn_to_ask.core.domain import Information
 from tuner.learn_to_ask.core.records import Decision, Message, Sample, Task
 from tuner.learn_to_ask.core.responses import strip_reasoning
 
-# The only clinical attributes that count as information (spec section 3). Models write them with or
-# without a leading "symptom", and the published data calls the nature of a symptom its quality.
-INFO_FIELDS = frozenset({"symptom", "nature", "quality", "location", "severity", "trigger"})
-_CHINESE_FIELDS = {
-    "symptom": ("症状", "主要症状"),
-    "symptom nature": ("性质", "症状性质", "症状特点"),
-    "symptom location": ("部位", "位置", "症状部位", "症状位置"),
-    "symptom severity": ("程度", "严重程度", "症状程度", "症状严重程度"),
-    "symptom trigger": ("诱因", "触发因素", "症状诱因", "症状触发因素"),
-}
-_ENGLISH_FIELD = {chinese: english for english, names in _CHINESE_FIELDS.items() for chinese in names}
-_VAGUE = frozenset(
-    {"", "-", "unknown", "unclear", "not sure", "unsure", "no", "none", "n/a", "na", "null", "unspecified", "undefined"}
-    | {
-        f"not {word}"
-        for word in ("mentioned", "specified", "stated", "known", "given", "provided", "available", "clear")
-    }
-    | {"no information", "未知", "不清楚", "无", "不详", "不明", "未提及", "没有", "不确定", "未说明", "暂无", "不知道"}
-)
 _QUOTES = str.maketrans("“”‘’，［］｛｝", "\"\"'',[]{}")
 _END_OF_ITEM = re.compile(r"[\"'”’](?=\s*(?:[,\]}]|\Z))")
 _NESTED = re.compile(r"\[(?=\s*\[)|\](?=\s*\])")
@@ -43,6 +25,17 @@ def decision_truth(future: Sequence[Message]) -> Decision:
 def info_truth(info_set: Sequence[str] | None) -> str:
     """The extracted items joined by `", "`; `""` when there are none or extraction failed."""
     return ", ".join(info_set or ())
+
+
+def foreign_fields(info_set: Sequence[str], information: Information) -> list[str]:
+    """The fields of extracted items that are none of the domain's, one for each such item.
+
+    Args:
+        info_set: `field: value` strings.
+        information: What counts in the domain.
+    """
+    fields = (item.partition(":")[0].strip() for item in info_set)
+    return [field for field in fields if information.field_name(field) is None]
 
 
 def to_task(sample: Sample) -> Task | None:
@@ -64,22 +57,24 @@ def to_task(sample: Sample) -> Task | None:
     )
 
 
-def parse_info_set(answer: str) -> list[str] | None:
+def parse_info_set(answer: str, information: Information) -> list[str] | None:
     """Reads the extractor's answer: a list of `field: value` strings, in any of the forms that models write.
 
     Reasoning in `<think>` and prose or code fences around the list are ignored; of several lists the last that is not
     empty counts, of one that is cut off its whole items. JSON, Python's quotes, objects, bullets and numbered lines are
     read. Items with a field that is not asked for, with a vague value, or already seen are dropped, so that the rules
-    of the prompt hold whatever the model does. Chinese field names become the English ones; the value stays as it is.
+    of the prompt hold whatever the model does. A field's name in another language becomes the domain's own; the value
+    stays as it is.
 
     Args:
         answer: The extractor's whole reply.
+        information: What counts in the domain.
 
     Returns:
         The items in their order, possibly none; `None` when the reply holds no list of `field: value`
         strings and should be tried again.
     """
-    items = _items(strip_reasoning(answer))
+    items = _items(strip_reasoning(answer), information)
     if items is None:
         return None
     pairs = [(field.strip(), value.strip()) for field, colon, value in map(_split, items) if colon]
@@ -87,8 +82,8 @@ def parse_info_set(answer: str) -> list[str] | None:
         return None
     kept: dict[str, str] = {}
     for field, value in pairs:
-        name = _ENGLISH_FIELD.get(field, field)
-        if _is_asked_for(field) and value.lower().strip(" .。") not in _VAGUE:
+        name = information.field_name(field)
+        if name is not None and not information.is_vague(value):
             item = f"{name}: {value}"
             kept.setdefault(item.lower(), item)
     return list(kept.values())
@@ -99,20 +94,12 @@ def _split(item: str) -> tuple[str, str, str]:
     return item.replace("：", ":", 1).partition(":") if "：" in item.partition(":")[0] else item.partition(":")
 
 
-def _is_asked_for(field: str) -> bool:
-    """Whether a field is one of the clinical attributes."""
-    words = _ENGLISH_FIELD.get(field.strip(), field).lower().replace("_", " ").split()
-    if words and words[0] in ("symptom", "symptoms") and len(words) > 1:
-        words = words[1:]
-    return " ".join(words).removesuffix("s") in INFO_FIELDS
-
-
-def _items(text: str) -> list[str] | None:
+def _items(text: str, information: Information) -> list[str] | None:
     """The items of the last list that is not empty; `[]` when all are, `None` without a list."""
-    lists = [found for part in _bracketed(text) if (found := _flat(part)) is not None]
+    lists = [found for part in _bracketed(text) if (found := _flat(part, information)) is not None]
     if not lists:
         listed = [f"{field.strip(' *`')}: {value}" for field, value in _LISTED.findall(text)]
-        asked = [item for item in listed if _is_asked_for(item.partition(":")[0])]
+        asked = [item for item in listed if information.field_name(item.partition(":")[0]) is not None]
         return asked or None
     return next((found for found in reversed(lists) if found), [])
 
@@ -145,12 +132,12 @@ def _value(text: str) -> Any:
         return json_repair.loads(_NESTED.sub("", text))
 
 
-def _flat(value: object) -> list[str] | None:
+def _flat(value: object, information: Information) -> list[str] | None:
     """The `field: value` strings of a value, `None` when it is no list of them."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
-        parts = [_flat(item) for item in value]
+        parts = [_flat(item, information) for item in value]
         return None if any(part is None for part in parts) else [item for part in parts for item in part or ()]
     if not isinstance(value, dict):
         return None
@@ -158,8 +145,8 @@ def _flat(value: object) -> list[str] | None:
         return [f"{value['field']}: {value['value']}"]
     items: list[str] = []
     for field, inner in ((str(name), inner) for name, inner in value.items()):
-        if isinstance(inner, list) and not _is_asked_for(field):
-            items += _flat(inner) or ()
+        if isinstance(inner, list) and information.field_name(field) is None:
+            items += _flat(inner, information) or ()
         else:
             items += [f"{field}: {each}" for each in (inner if isinstance(inner, list) else [inner])]
     return items

@@ -169,6 +169,22 @@ class SamplingValues(_Record):
     repetition_penalty: float | None
 
 
+class RecordDomain(_Record):
+    """What one has to know of a domain to read rollouts; the medical one in files that do not say.
+
+    Attributes:
+        name: Of the domain.
+        stop_token: By which a rollout ends the interview.
+        user: What the one who is asked is called.
+        assistant: What the one who asks is called.
+    """
+
+    name: str = "medical_en"
+    stop_token: str = "<stop />"
+    user: str = "patient"
+    assistant: str = "doctor"
+
+
 class TaskWithRollouts(Task):
     """A line of the rollout file.
 
@@ -178,12 +194,14 @@ class TaskWithRollouts(Task):
             not say.
         sampling: What was asked for, `None` in files that do not say.
         sampling_applied: What the engine applied of it, likewise.
+        domain: Of the interview.
     """
 
     rollouts: list[str]
     policy: str = ""
     sampling: SamplingValues | None = None
     sampling_applied: SamplingValues | None = None
+    domain: RecordDomain = RecordDomain()
 
 
 class GradedTask(TaskWithRollouts):

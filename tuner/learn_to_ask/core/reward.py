@@ -10,7 +10,7 @@ FusionMode = Literal["default", "sum"]
 TRAIN_MODES: tuple[TrainMode, ...] = get_args(TrainMode)
 FUSION_MODES: tuple[FusionMode, ...] = get_args(FusionMode)
 
-STOP = "<stop />"
+STOP = "<stop />"  # of the medical domain, and of every other that does not say otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,17 @@ class Scores:
     think: str = ""
 
 
-def decision(response: str) -> Decision:
-    """The decision a response stands for: `"stop"` when it holds `<stop />` anywhere."""
-    return "stop" if STOP in response else "continue"
+def decision(response: str, stop_token: str = STOP) -> Decision:
+    """The decision a response stands for: `"stop"` when it holds the stop token anywhere."""
+    return "stop" if stop_token in response else "continue"
 
 
-def needs_grader(response: str, decision_truth: Decision) -> bool:
+def needs_grader(response: str, decision_truth: Decision, stop_token: str = STOP) -> bool:
     """Whether only a grader can score the response: it says something, and goes on where that is right."""
-    return decision_truth == "continue" and decision(response) == "continue" and bool(response.strip())
+    return decision_truth == "continue" == decision(response, stop_token) and bool(response.strip())
 
 
-def grade(response: str, decision_truth: Decision, scores: Scores | None = None) -> Grade:
+def grade(response: str, decision_truth: Decision, scores: Scores | None = None, stop_token: str = STOP) -> Grade:
     """Scores one response against the observed decision.
 
     Args:
@@ -40,14 +40,15 @@ def grade(response: str, decision_truth: Decision, scores: Scores | None = None)
         decision_truth: The label of the task.
         scores: The grader's scores; only read where `needs_grader` holds. `None` there means that grading
             failed, and leaves both scores open.
+        stop_token: Of the domain.
 
     Returns:
         The grade; format and content are `None` only after a failed grading.
     """
-    if decision(response) != decision_truth:
+    if decision(response, stop_token) != decision_truth:
         return Grade(action_score=0.0, format_score=0.0, content_score=0.0)
     if decision_truth == "stop":
-        return Grade(action_score=1.0, format_score=1.0 if response == STOP else 0.0, content_score=1.0)
+        return Grade(action_score=1.0, format_score=1.0 if response == stop_token else 0.0, content_score=1.0)
     if not response.strip():  # a policy that says nothing has not stopped, and has asked nothing
         return Grade(action_score=1.0, format_score=0.0, content_score=0.0)
     if scores is None:

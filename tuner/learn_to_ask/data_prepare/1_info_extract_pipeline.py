@@ -20,13 +20,15 @@ Examples:
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import EXTRACTOR_SAMPLING, extract_info
-from tuner.learn_to_ask.engines.offline import extract_answer
+from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.offline import extractor
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
@@ -47,9 +49,11 @@ def main() -> int:
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
     add_sampling_arguments(parser, EXTRACTOR_SAMPLING, part="extractor", prefix="")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
+    add_domain_argument(parser)
     add_job_arguments(parser)
     arguments = parser.parse_args()
 
+    domain = load_domain(arguments.domain)
     return extract_info(
         input_file=arguments.input_file,
         output_file=arguments.output_file,
@@ -58,9 +62,10 @@ def main() -> int:
             prefix="",
             model_path=arguments.model_path,
             model_flag="--model_path",
-            offline_answer=extract_answer,
+            offline_rule=partial(extractor, domain),
         ),
         sampling=sampling_of(arguments, prefix=""),
+        domain=domain,
         strict=arguments.strict,
     )
 

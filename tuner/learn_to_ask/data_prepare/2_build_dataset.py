@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.build_dataset import build_dataset
+from tuner.learn_to_ask.domains import add_domain_argument, load_domain
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--input_file", type=Path, required=True, help="samples of step A")
     parser.add_argument("--output_file", type=Path, required=True, help="tasks, one a line")
+    add_domain_argument(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     parser.add_argument(
         "--max_bad_lines", type=float, default=0.01, help="share of unusable input lines that exits with 0"
@@ -30,6 +32,7 @@ def main() -> int:
     return build_dataset(
         input_file=arguments.input_file,
         output_file=arguments.output_file,
+        domain=load_domain(arguments.domain),
         strict=arguments.strict,
         overwrite=arguments.overwrite,
         max_bad_lines=arguments.max_bad_lines,

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
 from tuner.learn_to_ask.core.reward import TRAIN_MODES
-from tuner.learn_to_ask.engines.offline import grade_answer
+from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.offline import grader
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
@@ -83,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=policy_presets)
     grader_presets = {"published": PUBLISHED_GRADER_SAMPLING}
     add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_", presets=grader_presets)
+    add_domain_argument(parser)
     add_job_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
@@ -92,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Reads the flags, rolls out and grades."""
     arguments = make_parser().parse_args()
+    domain = load_domain(arguments.domain)
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
     policy_model = {"model_path": arguments.eval_model_path, "model_flag": "--eval_model_path"}
@@ -117,6 +120,7 @@ def main() -> int:
         settings=job_settings(arguments, prefix="eval_", **policy_model),
         sampling=sampling_of(arguments, prefix="", n=arguments.rollout_repeat),
         train_mode=arguments.train_mode,
+        domain=domain,
         rollout_mode=arguments.rollout_mode,
         strict=arguments.strict,
     )
@@ -125,8 +129,9 @@ def main() -> int:
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
-        settings=job_settings(arguments, prefix="grader_", **grader_model, offline_answer=grade_answer),
+        settings=job_settings(arguments, prefix="grader_", **grader_model, offline_rule=partial(grader, domain)),
         sampling=sampling_of(arguments, prefix="grader_"),
+        domain=domain,
         grade_repeat=arguments.grade_repeat,
     )
     codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
+from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
 from tuner.learn_to_ask.core.labels import decision_truth, parse_info_set
 from tuner.learn_to_ask.core.records import Sample, Session
 from tuner.learn_to_ask.core.segmentation import segment
@@ -14,13 +15,19 @@ from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
-from tuner.learn_to_ask.prompt import extraction_messages, info_extract_prompt
+from tuner.learn_to_ask.prompt import extraction_messages, extraction_prompt
 
 EXTRACTOR_SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=512, repetition_penalty=1.1)
 
 
 def extract_info(
-    *, input_file: Path, output_file: Path, settings: JobSettings, sampling: Sampling = EXTRACTOR_SAMPLING, strict: bool
+    *,
+    input_file: Path,
+    output_file: Path,
+    settings: JobSettings,
+    sampling: Sampling = EXTRACTOR_SAMPLING,
+    domain: Domain,
+    strict: bool,
 ) -> int:
     """Writes a `Sample` for every point where the doctor speaks next.
 
@@ -32,6 +39,7 @@ def extract_info(
         output_file: Samples, in input order, once all are done.
         settings: Of the extractor.
         sampling: Of the extractor.
+        domain: Its texts and fields.
         strict: A bad line is an error instead of skipped.
 
     Returns:
@@ -47,7 +55,8 @@ def extract_info(
     depends_on = {
         "input": file_digest(input_file),
         "sampling": str(sampling),
-        "prompt": text_digest(info_extract_prompt),
+        "prompt": text_digest(extraction_prompt(domain)),
+        "fields": text_digest(domain.information.model_dump_json()),
     }
     with open_job(output_file, settings, depends_on=depends_on) as job:
 
@@ -55,6 +64,9 @@ def extract_info(
             nonlocal count, asked
             sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
             for session in progress(sessions, title="extracting", total=None, unit="sessions"):
+                if domain.stops_in(session.messages):
+                    where = f"--input_file {input_file}: session {session.session_id!r}"
+                    raise UserError(f"{where}: {stop_token_in_log(domain)}")
                 dropped.update(session.dropped)
                 for sample in segment(session):
                     index, count = count, count + 1
@@ -65,9 +77,11 @@ def extract_info(
                         continue
                     waiting[index] = sample
                     asked += 1
-                    yield Request(index, extraction_messages(sample.remaining_chat))
+                    yield Request(index, extraction_messages(sample.remaining_chat, domain))
 
-        for answer in job.ask(requests(), sampling=sampling, parse=lambda texts: parse_info_set(texts[0])):
+        for answer in job.ask(
+            requests(), sampling=sampling, parse=lambda texts: parse_info_set(texts[0], domain.information)
+        ):
             sample = waiting.pop(answer.key).model_copy(update={"info_set": answer.value})
             job.journal.append(answer.key, sample, failed=answer.value is None)
             without += answer.value == []

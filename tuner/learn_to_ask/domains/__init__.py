@@ -54,7 +54,9 @@ def load_domain(name: str) -> Domain:
     except yaml.YAMLError as error:
         raise UserError(f"{said}: is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{said}: holds no keys; python -m tuner.learn_to_ask.domain new NAME writes a file to start from")
+        raise UserError(
+            f"{said}: holds no keys; python -m tuner.learn_to_ask.domain new NAME writes a file to start from"
+        )
     try:
         domain = Domain.model_validate(content)
     except ValidationError as error:
@@ -98,5 +100,6 @@ def _problem(error: Any, content: dict[str, Any]) -> str:
 
 def _model_of(annotation: Any) -> type[BaseModel]:
     """The model in a field's annotation, alone or in a tuple."""
-    inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else annotation.__args__[0]
-    return inner  # type: ignore[no-any-return]
+    model = annotation if isinstance(annotation, type) else annotation.__args__[0]
+    assert issubclass(model, BaseModel)
+    return model

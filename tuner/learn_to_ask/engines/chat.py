@@ -196,3 +196,21 @@ class ChatEncoder:
         text = _render(self._tokenizer, fit_messages(messages, self.fitting))
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def of_tokenizer(model_path: str, *, tinker: bool) -> tuple[tuple[str, ...], Fitting]:
+    """What the rollouts of a training have to know of the policy's tokenizer.
+
+    Args:
+        model_path: The policy.
+        tinker: Whether it runs on a Tinker engine.
+
+    Returns:
+        The special tokens that a Tinker engine leaves in the text, and what the chat template needs.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    fitting = needed_fitting(tokenizer, model_path)
+    tell_fitting(fitting, model_path)
+    return tuple(tokenizer.all_special_tokens) if tinker else (), fitting

@@ -9,26 +9,23 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, partial, update_wrapper
 
 from tuner.learn_to_ask import prompt
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
-from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS, Attribute, Complaint
+from tuner.learn_to_ask.sample_data.vocabulary import Complaint, read_vocabulary, vocabulary_of
 
-_COMMON_WORDS = frozenset(
-    "a about after all an and any anything are as at be but by can do does for from get have how if in into is "
-    "it its like look lot my of on or other pain part side still symptom that the there to up was what when which "
-    "with you your".split()
-)
-_REFERENCE_HEAD, _REFERENCE_TAIL = prompt.reward_prompt_med.split("{info_truth}")
+OfflineAnswer = Callable[[list[dict[str, str]]], str]
+_CJK_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 
 class OfflineEngine:
     """Answers every conversation with a rule."""
 
-    def __init__(self, answer: Callable[[list[dict[str, str]]], str]) -> None:
-        """Takes the rule: `extract_answer` or `grade_answer`."""
+    def __init__(self, answer: OfflineAnswer) -> None:
+        """Takes the rule: that of `extractor` or `grader`."""
         self.description = f"offline:{answer.__name__}"
         self._answer = answer
 
@@ -49,11 +46,36 @@ class OfflineEngine:
         """Holds nothing."""
 
 
-def extract_answer(messages: list[dict[str, str]]) -> str:
-    """The extractor's rule: every answer of the vocabulary that the patient gives, as `field: term`.
+def extractor(domain: Domain) -> OfflineAnswer:
+    """The extractor's rule for a domain.
+
+    Raises:
+        UserError: When the domain has no vocabulary.
+    """
+    return _rule(extract_answer, domain)
+
+
+def grader(domain: Domain) -> OfflineAnswer:
+    """The grader's rule for a domain.
+
+    Raises:
+        UserError: When the domain has no vocabulary.
+    """
+    return _rule(grade_answer, domain)
+
+
+def _rule(answer: Callable[..., str], domain: Domain) -> OfflineAnswer:
+    """A rule with its domain, under its own name."""
+    vocabulary_of(domain)
+    return update_wrapper(partial(answer, domain=domain), answer)
+
+
+def extract_answer(messages: list[dict[str, str]], domain: Domain) -> str:
+    """The extractor's rule: every answer of the vocabulary that the user gives, as `field: term`.
 
     Args:
         messages: As `prompt.extraction_messages` makes them.
+        domain: Of the messages.
 
     Returns:
         A JSON list of strings.
@@ -61,14 +83,14 @@ def extract_answer(messages: list[dict[str, str]]) -> str:
     items: dict[str, None] = {}
     for line in messages[-1]["content"].splitlines():
         speaker, _, text = line.partition(": ")
-        if speaker == "patient":
-            for phrase, item in _answer_items():
+        if speaker == domain.speakers.user:
+            for phrase, item in _index_of(domain).answers:
                 if phrase in text.lower():
                     items[item] = None
-    return json.dumps(list(items))
+    return json.dumps(list(items), ensure_ascii=False)
 
 
-def grade_answer(messages: list[dict[str, str]]) -> str:
+def grade_answer(messages: list[dict[str, str]], domain: Domain) -> str:
     """The grader's rule: the number of questions makes the format score, shared word stems the content score.
 
     A question is about an attribute when it shares two words with what can be asked or answered about it, and about an
@@ -78,56 +100,50 @@ def grade_answer(messages: list[dict[str, str]]) -> str:
 
     Args:
         messages: As `prompt.grading_messages` makes them.
+        domain: Of the messages.
 
     Returns:
         The three tags.
     """
-    reference = messages[0]["content"].removeprefix(_REFERENCE_HEAD).removesuffix(_REFERENCE_TAIL)
-    question = messages[-1]["content"].splitlines()[-1].removeprefix("doctor: ")
+    head, tail = prompt.reward_prompt(domain).split("{info_truth}")
+    reference = messages[0]["content"].removeprefix(head).removesuffix(tail)
+    question = messages[-1]["content"].splitlines()[-1].removeprefix(f"{domain.speakers.assistant}: ")
     questions = count_questions(question)
     format_score = {1: 1.0, 2: 0.5}.get(questions, 0.0)
     items = _reference_items(reference) if asks(question) else []
-    content_score = max((_item_score(question, item) for item in items), default=0.0)
+    content_score = max((_item_score(question, item, _index_of(domain)) for item in items), default=0.0)
     return (
         f"<think>{questions} questions; the closest item of the reference scores {content_score}.</think>\n"
         f"<format_score>{format_score}</format_score>\n<content_score>{content_score}</content_score>"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Topic:
-    """Where an item of the vocabulary belongs."""
-
-    complaint: Complaint
-    attribute: Attribute
-
-
 def _reference_items(reference: str) -> list[str]:
     """Splits `info_truth` back into its items; values may hold commas of their own."""
-    return [item for item in re.split(r", (?=[A-Za-z ]+: )", reference.strip()) if item]
+    return [item for item in re.split(r", (?=[^\W\d_][^,:]*: )", reference.strip()) if item]
 
 
-def _item_score(question: str, item: str) -> float:
+def _item_score(question: str, item: str, index: "_Index") -> float:
     """How close a question is to one reference item: 1.0, 0.5 or 0.0."""
-    asked, named = _words(question), _words(item.partition(":")[2])
-    topic = _topics().get(item)
+    asked, named = _words(question, index.common), _words(item.partition(":")[2], index.common)
+    topic = index.topics.get(item)
     if topic is None:
         return 1.0 if asked & named else 0.0
-    own = named & _attribute_words(topic.complaint)[topic.attribute.question]
-    if _is_about(asked, topic.complaint, topic.attribute) or 2 * len(asked & own) >= len(named) > 0:
+    own = named & topic.own
+    if len(asked & topic.own) >= 2 or 2 * len(asked & own) >= len(named) > 0:
         return 1.0
-    return 0.5 if any(_is_about(asked, topic.complaint, attribute) for attribute in topic.complaint.attributes) else 0.0
+    return 0.5 if any(len(asked & other) >= 2 for other in topic.others) else 0.0
 
 
-def _is_about(asked: frozenset[str], complaint: Complaint, attribute: Attribute) -> bool:
-    """Whether a question shares two words with what can be asked or answered about an attribute."""
-    return len(asked & _attribute_words(complaint)[attribute.question]) >= 2
+def _words(text: str, common: frozenset[str]) -> frozenset[str]:
+    """The stems of a text's telling words: at least three letters or a number, none of the common ones.
 
-
-def _words(text: str) -> frozenset[str]:
-    """The stems of a text's telling words: at least three letters or a number, none of the common ones."""
-    words = frozenset(re.findall(r"[a-z]{3,}|\d[\d.-]*", text.lower())) - _COMMON_WORDS
-    return frozenset(map(_stem, words))
+    Chinese and Japanese are written without spaces: there every two neighbours count as a word.
+    """
+    runs = _CJK_RUN.findall(text)
+    pairs = frozenset(run[start : start + 2] for run in runs for start in range(max(1, len(run) - 1)))
+    words = frozenset(re.findall(r"[a-z]{3,}|\d[\d.-]*", text.lower()))
+    return frozenset(map(_stem, words - common)) | (pairs - common)
 
 
 @cache
@@ -139,36 +155,69 @@ def _stem(word: str) -> str:
     return stem
 
 
-@cache
-def _answer_items() -> tuple[tuple[str, str], ...]:
-    """Every phrase a patient may answer with, and the item it stands for."""
-    return tuple(
-        (phrase, f"{attribute.field}: {term}")
-        for complaint in COMPLAINTS
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """Where an item of the vocabulary belongs.
+
+    Attributes:
+        own: The words that only this attribute of the complaint uses.
+        others: Those of the complaint's other attributes.
+    """
+
+    own: frozenset[str]
+    others: tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A vocabulary, ready to be looked up.
+
+    Attributes:
+        common: Words that say nothing about what a question is about.
+        answers: Every phrase a user may answer with, and the item it stands for.
+        topics: Item -> the attribute it answers.
+    """
+
+    common: frozenset[str]
+    answers: tuple[tuple[str, str], ...]
+    topics: dict[str, _Topic]
+
+
+def _index_of(domain: Domain) -> _Index:
+    """The index of a domain's vocabulary."""
+    vocabulary_of(domain)  # complains where there is none
+    return _index(str(domain.vocabulary))
+
+
+@lru_cache(maxsize=8)
+def _index(path: str) -> _Index:
+    """The index of the vocabulary in a file."""
+    vocabulary = read_vocabulary(path)
+    common = frozenset(vocabulary.common_words.split())
+    answers: list[tuple[str, str]] = []
+    topics: dict[str, _Topic] = {}
+    for complaint in vocabulary.complaints:
+        own = own_words(complaint, common)
+        for number, attribute in enumerate(complaint.attributes):
+            topic = _Topic(own[number], tuple(own[:number] + own[number + 1 :]))
+            items = {phrase: f"{attribute.field}: {term}" for phrase, term in attribute.answers.items()}
+            answers += items.items()
+            topics |= dict.fromkeys(items.values(), topic)
+    return _Index(common, tuple(answers), topics)
+
+
+def own_words(complaint: Complaint, common: frozenset[str]) -> list[frozenset[str]]:
+    """For each attribute of a complaint the words that no other of its attributes uses.
+
+    Args:
+        complaint: Of a vocabulary.
+        common: Words that do not count.
+    """
+    words = [
+        _words(" ".join((attribute.question, *attribute.about, *attribute.answers.values())), common)
         for attribute in complaint.attributes
-        for phrase, term in attribute.answers.items()
-    )
-
-
-@cache
-def _topics() -> dict[str, _Topic]:
-    """Item -> the attribute it answers."""
-    return {
-        f"{attribute.field}: {term}": _Topic(complaint, attribute)
-        for complaint in COMPLAINTS
-        for attribute in complaint.attributes
-        for term in attribute.answers.values()
-    }
-
-
-@cache
-def _attribute_words(complaint: Complaint) -> dict[str, frozenset[str]]:
-    """Question -> the words that only this attribute of the complaint uses."""
-    words = {
-        attribute.question: _words(" ".join((attribute.question, *attribute.about, *attribute.answers.values())))
-        for attribute in complaint.attributes
-    }
-    return {
-        question: own - frozenset().union(*(other for key, other in words.items() if key != question))
-        for question, own in words.items()
-    }
+    ]
+    return [
+        own - frozenset[str]().union(*(other for place, other in enumerate(words) if place != number))
+        for number, own in enumerate(words)
+    ]

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tuner.learn_to_ask.agent import plain_message, react_reply
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.engines.base import CUT_OFF, Applied, Engine, Reply, Request, Sampling
 
 if TYPE_CHECKING:
@@ -21,16 +23,18 @@ class ReactEngine:
     pulled as it has room, so that it batches them as it does any others.
     """
 
-    def __init__(self, engine: Engine, train_mode: TrainMode) -> None:
+    def __init__(self, engine: Engine, train_mode: TrainMode, domain: Domain | None = None) -> None:
         """Puts agents before an engine.
 
         Args:
             engine: Their model; closed with this one.
             train_mode: Picks the agents' system prompt.
+            domain: Its texts; the medical one where none is given.
         """
         self.description = f"{engine.description} (ReAct agent)"
         self._engine = engine
         self._train_mode = train_mode
+        self._domain = domain or default_domain()
         self._kept: dict[int, _Group] = {}  # what was answered of requests that have to be tried again
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
@@ -47,7 +51,7 @@ class ReactEngine:
                 group = self._kept.pop(request.key, None) or _Group(request.key)
                 group.pending = sampling.n - len(group.texts)
                 for _ in range(group.pending):
-                    agent = _Agent(loop, request.messages, self._train_mode)
+                    agent = _Agent(loop, request.messages, self._train_mode, self._domain)
                     waiting[asked] = (group, agent)
                     asked += 1
                     yield Request(asked - 1, agent.question())
@@ -110,12 +114,14 @@ class _Group:
 class _Agent:
     """One agent, stopped where it waits for its model."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, messages: list[dict[str, str]], train_mode: TrainMode) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, messages: list[dict[str, str]], train_mode: TrainMode, domain: Domain
+    ) -> None:
         self._loop = loop
         self._asked: asyncio.Future[list[dict[str, str]]] = loop.create_future()
         self._answered: asyncio.Future[str] = loop.create_future()
         model = _chat_model(self._asked, self._answered)
-        self._task = loop.create_task(react_reply(cast("list[Message]", messages), model, train_mode))
+        self._task = loop.create_task(react_reply(cast("list[Message]", messages), model, train_mode, domain=domain))
 
     def question(self) -> list[dict[str, str]]:
         """Runs the agent until it asks its model."""

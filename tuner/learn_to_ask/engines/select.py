@@ -126,7 +126,7 @@ def job_settings(
     prefix: str,
     model_path: str | None,
     model_flag: str,
-    offline_answer: Callable[[list[dict[str, str]]], str] | None = None,
+    offline_rule: Callable[[], Callable[[list[dict[str, str]]], str]] | None = None,
 ) -> JobSettings:
     """What a job takes from the flags of `add_job_arguments` and `add_engine_arguments`, see `build_engine`."""
     make_engine = partial(
@@ -135,7 +135,7 @@ def job_settings(
         prefix=prefix,
         model_path=model_path,
         model_flag=model_flag,
-        offline_answer=offline_answer,
+        offline_rule=offline_rule,
     )
     return JobSettings(
         make_engine=make_engine,
@@ -154,7 +154,7 @@ def build_engine(
     prefix: str,
     model_path: str | None,
     model_flag: str,
-    offline_answer: Callable[[list[dict[str, str]]], str] | None = None,
+    offline_rule: Callable[[], Callable[[list[dict[str, str]]], str]] | None = None,
 ) -> Engine:
     """Makes the engine that the flags name; the heavy imports happen here.
 
@@ -163,7 +163,7 @@ def build_engine(
         prefix: As given to `add_engine_arguments`.
         model_path: The model; not needed by `openai` and `offline`.
         model_flag: The flag that names it, for error messages.
-        offline_answer: The rule that stands in for the model.
+        offline_rule: Makes the rule that stands in for the model.
 
     Raises:
         UserError: When a flag is missing or the model cannot be used.
@@ -172,10 +172,10 @@ def build_engine(
     name, reason, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
     if reason:
         print(f"--{prefix}engine auto: {name}, because {reason}", file=sys.stderr)
-    if name == "offline" and offline_answer:
+    if name == "offline" and offline_rule:
         from tuner.learn_to_ask.engines.offline import OfflineEngine
 
-        return OfflineEngine(offline_answer)
+        return OfflineEngine(offline_rule())
     if name == "openai":
         from tuner.learn_to_ask.engines.openai_address import Endpoint
         from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine

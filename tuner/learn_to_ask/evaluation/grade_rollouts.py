@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.reward import Scores, grade, needs_grader
@@ -17,7 +18,7 @@ from tuner.learn_to_ask.evaluation.overlap import Handover, Item
 from tuner.learn_to_ask.evaluation.rollout_files import read_matching
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
-from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med
+from tuner.learn_to_ask.prompt import grading_messages, reward_prompt
 
 GRADER_SAMPLING = Sampling(temperature=0.7, top_p=1.0, max_tokens=1024)
 # The published table was graded with the policy's own sampling.
@@ -31,6 +32,7 @@ def evaluate(
     eval_file: Path,
     settings: JobSettings,
     sampling: Sampling = GRADER_SAMPLING,
+    domain: Domain,
     grade_repeat: int = 1,
     handover: Handover | None = None,
     when: str = "after the rollouts",
@@ -46,6 +48,7 @@ def evaluate(
         eval_file: `GradedTask`, in input order, once all are done.
         settings: Of the grader; failures are counted by grading.
         sampling: Of the grader.
+        domain: Its texts and its stop token.
         grade_repeat: How often the grader is asked about each rollout, independently. The first answer is the grade,
             the others are its `regrades`.
         handover: Where the rollouts come from when they are not all there yet, instead of the rollout file.
@@ -71,7 +74,7 @@ def evaluate(
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
-        "prompt": text_digest(reward_prompt_med),
+        "prompt": text_digest(reward_prompt(domain)),
         "grade_repeat": str(grade_repeat),
     }
     with open_job(eval_file, settings, depends_on=depends_on) as job:
@@ -84,6 +87,7 @@ def evaluate(
                 if job.journal.done(index):
                     _check_graded(job.journal, index, task)
                     continue
+                _check_domain(task, domain)
                 grading = Grading(task, grade_repeat)
                 if grading.finished:
                     job.journal.append(index, grading.graded_task(job.engine.description))
@@ -91,7 +95,8 @@ def evaluate(
                 waiting[index] = grading
                 for position, round_ in sorted(grading.open):
                     keys[asked] = (index, position, round_)
-                    yield Request(asked, grading_messages(task.messages, task.rollouts[position], task.info_truth))
+                    rollout = task.rollouts[position]
+                    yield Request(asked, grading_messages(task.messages, rollout, task.info_truth, domain))
                     asked += 1
 
         for items in handover.batches() if handover else [_items(test_file, rollout_file)]:
@@ -132,6 +137,19 @@ def _check_graded(journal: Journal, index: int, task: TaskWithRollouts) -> None:
         )
 
 
+def _check_domain(task: TaskWithRollouts, domain: Domain) -> None:
+    """Makes sure that rollouts are graded by the texts of the domain they were made with.
+
+    Raises:
+        UserError: When they are of another.
+    """
+    if task.domain != domain.of_record:
+        raise UserError(
+            f"--domain {domain.name}: the rollouts of cid {task.cid!r} are of domain {task.domain.name}, or its stop "
+            "token has changed since; name the domain they were made with"
+        )
+
+
 class Grading:
     """A task on its way to its grades.
 
@@ -144,7 +162,9 @@ class Grading:
         self._repeat = repeat
         self._scores: dict[tuple[int, int], Scores | None] = {}
         self._asked = [
-            position for position, rollout in enumerate(task.rollouts) if needs_grader(rollout, task.decision_truth)
+            position
+            for position, rollout in enumerate(task.rollouts)
+            if needs_grader(rollout, task.decision_truth, task.domain.stop_token)
         ]
         self.open = set(itertools.product(self._asked, range(repeat)))
 
@@ -166,7 +186,7 @@ class Grading:
     def graded_task(self, grader: str) -> GradedTask:
         """The line of the evaluation file, with the grader's name."""
         grades: list[Grade] = [
-            grade(rollout, self._task.decision_truth, self._scores.get((position, 0)))
+            grade(rollout, self._task.decision_truth, self._scores.get((position, 0)), self._task.domain.stop_token)
             for position, rollout in enumerate(self._task.rollouts)
         ]
         return GradedTask(**self._task.model_dump(), grades=grades, grader=grader, regrades=self._regrades())

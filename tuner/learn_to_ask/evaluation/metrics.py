@@ -103,7 +103,7 @@ def scored_rollouts(graded_task: GradedTask) -> list[ScoredRollout]:
             session_id=graded_task.session_id,
             cid=graded_task.cid,
             decision_truth=graded_task.decision_truth,
-            decision=decision(rollout),
+            decision=decision(rollout, graded_task.domain.stop_token),
             action_score=grade.action_score,
             content_score=grade.content_score if _is_whole(grade) else None,
             format_score=grade.format_score if _is_whole(grade) else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
+from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
 from tuner.learn_to_ask.core.records import Message, SamplingValues, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.responses import strip_reasoning
 from tuner.learn_to_ask.core.reward import TrainMode
@@ -32,6 +33,7 @@ def roll_out(
     settings: JobSettings,
     sampling: Sampling,
     train_mode: TrainMode,
+    domain: Domain,
     rollout_mode: RolloutMode = "direct",
     strict: bool,
     handover: Handover | None = None,
@@ -46,6 +48,7 @@ def roll_out(
         settings: Of the policy.
         sampling: How to sample.
         train_mode: Which system prompt the policy gets.
+        domain: Its texts and its stop token.
         rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
         strict: A bad line is an error instead of skipped.
         handover: Gets every task with rollouts as soon as it is on the disk, those of an earlier run included.
@@ -66,12 +69,12 @@ def roll_out(
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
-        "prompt": text_digest(rollout_prompt(train_mode)),
+        "prompt": text_digest(rollout_prompt(train_mode, domain)),
         "rollout_mode": rollout_mode,
     }
     if rollout_mode == "react":
         make_policy = settings.make_engine
-        settings = replace(settings, make_engine=lambda: ReactEngine(make_policy(), train_mode))
+        settings = replace(settings, make_engine=lambda: ReactEngine(make_policy(), train_mode, domain))
     with open_job(rollout_file, settings, depends_on=depends_on) as job:
 
         def requests() -> Iterator[Request]:
@@ -79,10 +82,12 @@ def roll_out(
             for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
                 if handover and handover.stopped:
                     return
+                if domain.stops_in(task.messages):
+                    raise UserError(f"--test_file_path {test_file}: cid {task.cid!r}: {stop_token_in_log(domain)}")
                 index, count = count, count + 1
                 if not job.journal.done(index):
                     waiting[index] = task
-                    yield Request(index, _conversation(task.messages, train_mode, rollout_mode))
+                    yield Request(index, _conversation(task.messages, train_mode, rollout_mode, domain))
                 elif handover:
                     handover.put(index, TaskWithRollouts.model_validate(job.journal.record(index)))
 
@@ -97,6 +102,7 @@ def roll_out(
                     policy=job.engine.description,
                     sampling=SamplingValues.model_validate(as_asked(sampling)),
                     sampling_applied=SamplingValues.model_validate(job.engine.applied(sampling)),
+                    domain=domain.of_record,
                 )
                 job.journal.append(answer.key, done)
                 if handover:
@@ -124,7 +130,9 @@ def roll_out(
     return job.exit_code(failed=job.usage.failed.total(), of=count, report=report)
 
 
-def _conversation(messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode) -> list[dict[str, str]]:
+def _conversation(
+    messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode, domain: Domain
+) -> list[dict[str, str]]:
     """What the engine is asked; an agent brings the system prompt itself."""
-    conversation = rollout_messages(messages, train_mode)
+    conversation = rollout_messages(messages, train_mode, domain)
     return conversation[1:] if rollout_mode == "react" else conversation

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
+from tuner.learn_to_ask.domains import DEFAULT, add_domain_argument, load_domain
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.quickstart.pipeline import quickstart
 from tuner.learn_to_ask.quickstart.policies import PRETRAINED_NUMBERS, SMOLLM2, TOY, TOY_NUMBERS
@@ -32,7 +33,10 @@ def main() -> int:
         default=TOY,
         help=f"{TOY}, {SMOLLM2}, or the folder or hub id of a chat model of the Llama or Qwen3 family",
     )
-    parser.add_argument("--folder", type=Path, help="gets everything the run makes (default: runs/quickstart[-POLICY])")
+    add_domain_argument(parser)
+    parser.add_argument(
+        "--folder", type=Path, help="gets everything the run makes (default: runs/quickstart[-POLICY][-DOMAIN])"
+    )
     parser.add_argument("--steps", type=int, help="GRPO steps (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="of the base policy, the LoRA weights and the evaluation")
     parser.add_argument("--port", type=int, default=0, help="of the local engine; 0: any free one")
@@ -54,15 +58,20 @@ def main() -> int:
     if arguments.port:
         require_free_port(arguments.port)
     policy: str = arguments.policy
-    named = "quickstart" if policy == TOY else f"quickstart-{Path(policy).name}"
-    folder = (arguments.folder or Path("runs") / named).resolve()
+    domain = load_domain(arguments.domain).name
+    parts = ["quickstart", *([] if policy == TOY else [Path(policy).name]), *([] if domain == DEFAULT else [domain])]
+    folder = (arguments.folder or Path("runs") / "-".join(parts)).resolve()
     _claim_folder(
-        folder, {"policy": policy, "seed": arguments.seed}, resume=arguments.resume, overwrite=arguments.overwrite
+        folder,
+        {"policy": policy, "domain": domain, "seed": arguments.seed},
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
     )
     numbers = TOY_NUMBERS if policy == TOY else PRETRAINED_NUMBERS
     quickstart(
         folder=folder,
         policy=policy,
+        domain_name=arguments.domain,
         numbers=numbers,
         steps=arguments.steps or numbers.steps,
         seed=arguments.seed,

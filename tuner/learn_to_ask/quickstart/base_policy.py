@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.cli import progress
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Task
-from tuner.learn_to_ask.core.reward import STOP
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
-from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS, Attribute, Complaint
+from tuner.learn_to_ask.sample_data.vocabulary import Attribute, Complaint, vocabulary_of
 
 END = "<|im_end|>"
 _CHAT_TEMPLATE = (
@@ -61,26 +61,29 @@ class BasePolicyConfig:
     doctor: ImitatedDoctor = ImitatedDoctor()
 
 
-def imitated_response(task: Task, doctor: ImitatedDoctor, rng: random.Random) -> str:
+def imitated_response(task: Task, domain: Domain, doctor: ImitatedDoctor, rng: random.Random) -> str:
     """What the imitated doctor says to a task: often not the best, sometimes right.
 
     Args:
         task: A task of the train split.
+        domain: With the vocabulary of the sample logs.
         doctor: How often it is right.
         rng: Decides.
     """
     done = task.decision_truth == "stop"
     if rng.random() < (doctor.stop_when_done if done else doctor.stop_too_early):
-        return STOP
-    own = next(complaint for complaint in COMPLAINTS if complaint.diagnosis == task.diagn)
+        return domain.stop_token
+    complaints = vocabulary_of(domain).complaints
+    own = next(complaint for complaint in complaints if complaint.diagnosis == task.diagn)
     choice = rng.random()
     if choice < doctor.ask_fitting and not done:
         attributes: Sequence[Attribute] = open_attributes(own, task)
     elif choice < doctor.ask_fitting + doctor.ask_related:
         attributes = own.attributes
     else:
-        attributes = rng.choice(COMPLAINTS).attributes
-    return question(rng.choice(attributes), rng.choice(own.attributes) if rng.random() < doctor.two_questions else None)
+        attributes = rng.choice(complaints).attributes
+    first = rng.choice(attributes)
+    return question(domain, first, rng.choice(own.attributes) if rng.random() < doctor.two_questions else None)
 
 
 def open_attributes(complaint: Complaint, task: Task) -> list[Attribute]:
@@ -92,20 +95,23 @@ def open_attributes(complaint: Complaint, task: Task) -> list[Attribute]:
     ]
 
 
-def question(attribute: Attribute, second: Attribute | None = None) -> str:
+def question(domain: Domain, attribute: Attribute, second: Attribute | None = None) -> str:
     """One question with its choices; with a second attribute two questions."""
-    first = f"{attribute.question[0].upper()}{attribute.question[1:]}"
-    *choices, last = (f"{letter}) {term}" for letter, term in zip("ABC", attribute.answers.values(), strict=False))
-    lead = f"{first}? " if second is None else f"{first}? {second.question[0].upper()}{second.question[1:]}? "
-    return f"{lead}{', '.join(choices)} or {last}."
+    mark, stop = ("？", "。") if domain.full_width else ("? ", ".")
+    asked = "".join(f"{one.question[0].upper()}{one.question[1:]}{mark}" for one in (attribute, second) if one)
+    choices = [f"{letter}) {term}" for letter, term in zip("ABC", attribute.answers.values(), strict=False)]
+    return f"{asked}{domain.choices(choices)}{stop}"
 
 
-def build_base_policy(folder: Path, tasks: Sequence[Task], config: BasePolicyConfig, *, seed: int) -> None:
+def build_base_policy(
+    folder: Path, tasks: Sequence[Task], domain: Domain, config: BasePolicyConfig, *, seed: int
+) -> None:
     """Trains the tokenizer and the model on the train split and saves both as a Hugging Face model.
 
     Args:
         folder: Where to; a complete model afterwards.
         tasks: The train split.
+        domain: Theirs, with the vocabulary of the sample logs.
         config: Every number.
         seed: Of the weights, the examples and their order.
     """
@@ -113,10 +119,11 @@ def build_base_policy(folder: Path, tasks: Sequence[Task], config: BasePolicyCon
 
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    chats = [(rollout_messages(task.messages, "Ra+Rs"), task) for task in tasks]
+    chats = [(rollout_messages(task.messages, "Ra+Rs", domain), task) for task in tasks]
     tokenizer = _tokenizer(
         [message["content"] for chat, _ in chats for message in chat[1:]]
-        + [imitated_response(task, config.doctor, rng) for _, task in chats],
+        + [imitated_response(task, domain, config.doctor, rng) for _, task in chats],
+        rollout_prompt("Ra+Rs", domain),
         config.vocabulary_size,
     )
     prompts = [
@@ -127,7 +134,7 @@ def build_base_policy(folder: Path, tasks: Sequence[Task], config: BasePolicyCon
     model.train()
     imitate(
         list(model.parameters()),
-        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, config, rng)).loss,
+        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, domain, config, rng)).loss,
         steps=config.steps,
         learning_rate=config.learning_rate,
     )
@@ -165,7 +172,7 @@ def imitate(
     return losses
 
 
-def _tokenizer(texts: list[str], vocabulary_size: int) -> Any:
+def _tokenizer(texts: list[str], system_prompt: str, vocabulary_size: int) -> Any:
     """A byte-level BPE tokenizer with Qwen's chat tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -184,7 +191,7 @@ def _tokenizer(texts: list[str], vocabulary_size: int) -> Any:
         ),
     )
     # The system prompt is the same in every chat: a token a line keeps the tiny model's context short.
-    bpe.add_tokens(rollout_prompt("Ra+Rs").splitlines())
+    bpe.add_tokens(system_prompt.splitlines())
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token=END,
@@ -219,13 +226,14 @@ def _model(config: BasePolicyConfig, tokenizer: Any) -> Any:
 
 
 def _batch(
-    prompts: list[tuple[list[int], Task]], tokenizer: Any, config: BasePolicyConfig, rng: random.Random
+    prompts: list[tuple[list[int], Task]], tokenizer: Any, domain: Domain, config: BasePolicyConfig, rng: random.Random
 ) -> dict[str, Any]:
     """Prompts with freshly drawn responses; the dialogues are imitated too, they teach what belongs together."""
     import torch
 
     rows = [
-        prompt + tokenizer(imitated_response(task, config.doctor, rng) + END)["input_ids"] for prompt, task in prompts
+        prompt + tokenizer(imitated_response(task, domain, config.doctor, rng) + END)["input_ids"]
+        for prompt, task in prompts
     ]
     width = max(map(len, rows))
     return {

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import load_domain
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, write_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.quickstart.policies import SMOLLM2, PolicyNumbers
@@ -17,14 +19,22 @@ from tuner.learn_to_ask.quickstart.stages import RewardCurve, Stages
 from tuner.learn_to_ask.quickstart.warm_start import warm_start
 from tuner.learn_to_ask.report.tables import metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
+from tuner.learn_to_ask.sample_data.generate import write_sample_logs
 
 RECIPE = Path(__file__).resolve().parents[1]
-SAMPLE_DATA = RECIPE / "sample_data"
 PRETRAINED = RECIPE.parents[1] / "runs" / "smollm2" / "model"  # converted once for all runs of this checkout
 
 
 def quickstart(
-    *, folder: Path, policy: str, numbers: PolicyNumbers, steps: int, seed: int, port: int, engine_python: Path
+    *,
+    folder: Path,
+    policy: str,
+    domain_name: str,
+    numbers: PolicyNumbers,
+    steps: int,
+    seed: int,
+    port: int,
+    engine_python: Path,
 ) -> None:
     """Runs the pipeline; everything it makes goes to one folder, and what is there already is kept.
 
@@ -33,6 +43,7 @@ def quickstart(
     Args:
         folder: A new one, or that of an unfinished run with the same arguments.
         policy: `toy`, `smollm2`, or a model's folder or hub id.
+        domain_name: A file or one that comes with the package, with a vocabulary that the sample logs are made of.
         numbers: Of the policy.
         steps: GRPO steps.
         seed: Of the base policy, the LoRA weights and the evaluation.
@@ -41,6 +52,7 @@ def quickstart(
     """
     started = time.monotonic()
     stages = Stages(7)
+    domain = load_domain(domain_name)
     base, data, evaluation = folder / "base_policy", folder / "data", folder / "evaluation"
     env = {
         **os.environ,
@@ -64,6 +76,7 @@ def quickstart(
         script(
             "data_prepare/3_rollout_then_evaluate.py",
             "--eval_engine=tinker",
+            f"--domain={domain_name}",
             f"--eval_model_path={model_path}",
             "--grader_engine=offline",
             f"--test_file_path={evaluation / 'test.jsonl'}",
@@ -78,17 +91,20 @@ def quickstart(
         return evaluation / f"{name}.jsonl"
 
     with stages.stage("data preparation: scripts 1 and 2 on the sample logs"):
+        write_sample_logs(domain, folder / "data_raw")
         for split in ("train", "test"):
             script(
                 "data_prepare/1_info_extract_pipeline.py",
                 "--engine=offline",
-                f"--input_file={SAMPLE_DATA / f'{split}_origin.jsonl'}",
+                f"--domain={domain_name}",
+                f"--input_file={folder / 'data_raw' / f'{split}_origin.jsonl'}",
                 f"--output_file={folder / 'data_raw' / f'{split}_processed.jsonl'}",
                 "--resume",
                 log=f"extract_{split}.log",
             )
             script(
                 "data_prepare/2_build_dataset.py",
+                f"--domain={domain_name}",
                 f"--input_file={folder / 'data_raw' / f'{split}_processed.jsonl'}",
                 f"--output_file={data / f'{split}.jsonl'}",
                 "--overwrite",
@@ -98,7 +114,7 @@ def quickstart(
         write_jsonl(evaluation / "test.jsonl", of_first_sessions(test, numbers.evaluated_sessions))
     with stages.stage(f"base policy: {numbers.base_title} ({numbers.base_time})"):
         if not base.exists():
-            make_base_policy(base, tasks, policy, numbers, seed=seed)
+            make_base_policy(base, tasks, domain, policy, numbers, seed=seed)
 
     engine_log = folder / "logs" / "engine.log"
     (folder / "engine").mkdir(parents=True, exist_ok=True)
@@ -119,6 +135,7 @@ def quickstart(
                 f"--config={Path(__file__).with_name('config.yaml')}",
                 f"--model_path={base}",
                 f"--data={data}",
+                f"--domain={domain_name}",
                 "--grader=offline",
                 *numbers.grpo_flags(steps),
                 watch=curve.follow,
@@ -160,12 +177,15 @@ def of_first_sessions(tasks: Sequence[Task], sessions: int | None) -> list[Task]
     return [task for task in tasks if task.session_id in kept]
 
 
-def make_base_policy(folder: Path, tasks: Sequence[Task], policy: str, numbers: PolicyNumbers, *, seed: int) -> None:
+def make_base_policy(
+    folder: Path, tasks: Sequence[Task], domain: Domain, policy: str, numbers: PolicyNumbers, *, seed: int
+) -> None:
     """Builds the tiny policy, or warms a pretrained one up.
 
     Args:
         folder: Where to.
         tasks: The train split.
+        domain: Theirs.
         policy: As for `quickstart`.
         numbers: Of the policy.
         seed: Of everything random.
@@ -174,13 +194,13 @@ def make_base_policy(folder: Path, tasks: Sequence[Task], policy: str, numbers: 
         UserError: When the model cannot be had.
     """
     if isinstance(numbers.base, BasePolicyConfig):
-        build_base_policy(folder, tasks, numbers.base, seed=seed)
+        build_base_policy(folder, tasks, domain, numbers.base, seed=seed)
         return
     source = policy
     if policy == SMOLLM2:
         source = str(PRETRAINED)
         make_smollm2(PRETRAINED)
-    warm_start(folder, tasks, source, numbers.base, seed=seed)
+    warm_start(folder, tasks, domain, source, numbers.base, seed=seed)
 
 
 def engine_command(

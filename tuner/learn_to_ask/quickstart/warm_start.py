@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.prompt import rollout_messages
@@ -35,7 +36,9 @@ class WarmStartConfig:
     trained_layers: float = 0.4
 
 
-def warm_start(folder: Path, tasks: Sequence[Task], source: str, config: WarmStartConfig, *, seed: int) -> float:
+def warm_start(
+    folder: Path, tasks: Sequence[Task], domain: Domain, source: str, config: WarmStartConfig, *, seed: int
+) -> float:
     """Trains a pretrained model on what the imitated doctor says to the train split, and saves it.
 
     Only the response counts for the loss: the model knows how to read.
@@ -43,6 +46,7 @@ def warm_start(folder: Path, tasks: Sequence[Task], source: str, config: WarmSta
     Args:
         folder: Where to; a complete Hugging Face model afterwards, or nothing.
         tasks: The train split.
+        domain: Theirs, with the vocabulary of the sample logs.
         source: A model's folder or hub id.
         config: Every number.
         seed: Of the examples and their order.
@@ -62,11 +66,14 @@ def warm_start(folder: Path, tasks: Sequence[Task], source: str, config: WarmSta
     encoder = ChatEncoder(tokenizer, source)
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     learning = _freeze_first_layers(model, config.trained_layers)
-    prompts = [(encoder.encode(rollout_messages(task.messages, "Ra+Rs"))[0], task) for task in tasks]
+    prompts = [(encoder.encode(rollout_messages(task.messages, "Ra+Rs", domain))[0], task) for task in tasks]
 
     def next_loss() -> Any:
         rows = [
-            (prompt, tokenizer(imitated_response(task, config.doctor, rng), add_special_tokens=False)["input_ids"])
+            (
+                prompt,
+                tokenizer(imitated_response(task, domain, config.doctor, rng), add_special_tokens=False)["input_ids"],
+            )
             for prompt, task in rng.sample(prompts, config.batch_size)
         ]
         return response_loss(model, rows, end=tokenizer.eos_token_id)

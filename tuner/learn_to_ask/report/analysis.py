@@ -87,6 +87,7 @@ def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: lis
         policies=evaluation.policies,
         graders=evaluation.graders,
         samplings=evaluation.samplings,
+        domain=evaluation.domain,
         samples=len(samples),
         sessions=len({sample.session_id for sample in samples}),
         rollouts=sum(sample.rollouts for sample in samples),
@@ -230,7 +231,7 @@ def _comparison_notes(comparison: Comparison) -> Iterator[str]:
     if comparison.different_sampling:
         yield (
             f"{pair}: not sampled alike, as far as the files say. A repetition penalty alone makes stops rare: it "
-            "falls on the prompt, which names <stop />."
+            "falls on the prompt, which names the stop token."
         )
     if comparison.only_in_baseline or comparison.only_in_other:
         yield (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.learn_to_ask.core.records import GradedTask, Message, SamplingValues
+from tuner.learn_to_ask.core.records import GradedTask, Message, RecordDomain, SamplingValues
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray, IntArray
 from tuner.learn_to_ask.evaluation.metrics import METRICS, scored_rollouts
 
@@ -57,6 +57,7 @@ class Evaluation:
         policies: Every `policy` its records name, `""` for those that name none.
         graders: Every `grader`, likewise.
         samplings: Every `sampling_applied`, as text.
+        domain: Of all its records.
         samples: In the order of the file.
         sample: For each rollout the position of its sample.
         stopped: For each rollout, whether it stopped.
@@ -70,6 +71,7 @@ class Evaluation:
     policies: list[str]
     graders: list[str]
     samplings: list[str]
+    domain: RecordDomain
     samples: list[EvaluatedSample]
     sample: IntArray
     stopped: npt.NDArray[np.bool_]
@@ -82,6 +84,7 @@ class EvaluationBuilder:
     """Takes records one by one and forgets their texts."""
 
     samples: list[EvaluatedSample] = field(default_factory=list)
+    domain: RecordDomain | None = None
     _policies: set[str] = field(default_factory=set)
     _graders: set[str] = field(default_factory=set)
     _samplings: set[str] = field(default_factory=set)
@@ -107,6 +110,7 @@ class EvaluationBuilder:
             if regrades:
                 for score, rows in self._ratings.items():
                     rows.append([_number(getattr(one, score)) for one in (grade, *regrades)])
+        self.domain = record.domain
         self._policies.add(record.policy)
         self._graders.add(record.grader)
         self._samplings.add(sampling_label(record.sampling_applied))
@@ -133,6 +137,7 @@ class EvaluationBuilder:
             policies=sorted(self._policies),
             graders=sorted(self._graders),
             samplings=sorted(self._samplings),
+            domain=self.domain or RecordDomain(),
             samples=self.samples,
             sample=np.array(self._sample, dtype=np.int64),
             stopped=np.array(self._stopped, dtype=np.bool_),

@@ -114,6 +114,7 @@ def _item(records: Sequence[GradedTask | None]) -> dict[str, Any]:
         "truth": task.decision_truth,
         "info": task.info_truth,
         "messages": task.messages,
+        "speakers": {"user": task.domain.user, "assistant": task.domain.assistant},
         "evaluations": [None if record is None else _rollouts(record) for record in records],
     }
 
@@ -124,7 +125,7 @@ def _rollouts(record: GradedTask) -> list[dict[str, Any]]:
     return [
         {
             "text": rollout,
-            "decision": decision(rollout),
+            "decision": decision(rollout, record.domain.stop_token),
             "action": grade.action_score,
             "format": grade.format_score,
             "content": grade.content_score,

@@ -120,7 +120,7 @@
     }
     const dialogue = make("ol", "dialogue");
     for (const { role, content } of example.messages) {
-      const who = make("span", "who", role === "user" ? "patient" : "doctor");
+      const who = make("span", "who", example.speakers[role]);
       dialogue.append(make("li", role, who, make("span", "text", content)));
     }
     const columns = names.map((name, index) => column(name, example.evaluations[index], example.truth));

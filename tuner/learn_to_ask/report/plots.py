@@ -56,13 +56,14 @@ def depth_plot(report: Report) -> Markup:
     def scale(value: float) -> float:
         return height - bottom - value / MAX_REWARD * (height - bottom - 12)
 
+    user = report.evaluations[0].domain.user
     parts: list[Markup] = []
     for tick in range(5):
         parts.append(_line(left, scale(tick), _WIDTH - 20, scale(tick), "grid"))
         parts.append(_text(left - 8, scale(tick) + 4, str(tick), "tick end"))
     for place, label in enumerate(labels):
         parts.append(_text(left + step * (place + 0.5), height - bottom + 18, label, "tick middle"))
-    parts.append(_text((left + _WIDTH) / 2, height - 8, "patient turns in the context", "middle"))
+    parts.append(_text((left + _WIDTH) / 2, height - 8, f"{user} turns in the context", "middle"))
     for number, one in enumerate(report.evaluations):
         shift = apart * (number - (len(report.evaluations) - 1) / 2)
         points = [
@@ -72,7 +73,7 @@ def depth_plot(report: Report) -> Markup:
         path = " ".join(f"{x:.1f},{scale(found.value):.1f}" for x, found, _ in points if found.value is not None)
         parts.append(Markup('<polyline class="s{} path" points="{}"/>').format(number % SERIES, path))
         for x, found, label in points:
-            parts.extend(_dot(found, number, f"{one.name}, {label} patient turns", scale, across=x, horizontal=False))
+            parts.extend(_dot(found, number, f"{one.name}, {label} {user} turns", scale, across=x, horizontal=False))
     return _svg(_WIDTH, height, "Total reward by turn depth; the same figures are in the table below", parts)
 
 

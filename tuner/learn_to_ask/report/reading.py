@@ -42,6 +42,11 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
                 f"{path}:{number}: duplicate cid {record.cid!r}, also on line {line_of[record.cid]}; a sample may "
                 "stand in an evaluation once"
             )
+        if builder.domain not in (None, record.domain):
+            raise UserError(
+                f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an evaluation is of "
+                "one domain"
+            )
         line_of[record.cid] = number
         builder.add(record, line=number, offset=offset)
     if not builder.samples:
@@ -68,12 +73,17 @@ def check_comparable(
         allow_different_sampling: The same for how the policies were sampled.
 
     Raises:
-        UserError: When two evaluations share no sample, or differ in the task behind a `cid`, in their grader or
-            in their sampling.
+        UserError: When two evaluations share no sample, or differ in their domain, in the task behind a `cid`, in
+            their grader or in their sampling.
     """
     first, *others = evaluations
     first_samples = {sample.cid: sample for sample in first.samples}
     for other in others:
+        if first.domain != other.domain:
+            raise UserError(
+                f"{other.path}:1: is of domain {other.domain.name}, but {first.path}:1 of {first.domain.name}, or "
+                "their stop tokens differ; compare evaluations of one domain"
+            )
         common = [(first_samples[sample.cid], sample) for sample in other.samples if sample.cid in first_samples]
         if not common:
             raise UserError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tuner.learn_to_ask.core.records import RecordDomain
 from tuner.learn_to_ask.evaluation.agreement import Agreement
 from tuner.learn_to_ask.evaluation.bootstrap import RESAMPLES, SEED, Estimate
 from tuner.learn_to_ask.evaluation.metrics import METRICS
@@ -46,6 +47,7 @@ class EvaluationSummary:
         policies: Engine and model of the rollouts; `""` when the file does not say.
         graders: Engine and model of the grades; `""` when the file does not say.
         samplings: How the policy was sampled, as far as its engine applied it; `""` when the file does not say.
+        domain: Of the interviews.
         samples: How many.
         sessions: How many they come from.
         rollouts: All of them.
@@ -65,6 +67,7 @@ class EvaluationSummary:
     policies: list[str]
     graders: list[str]
     samplings: list[str]
+    domain: RecordDomain
     samples: int
     sessions: int
     rollouts: int

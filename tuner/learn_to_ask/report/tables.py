@@ -39,13 +39,15 @@ def tables(report: Report) -> Iterator[Table]:
     if report.comparisons:
         yield _overlap(report)
     yield _confusion(report)
+    user = report.evaluations[0].domain.user
     yield _breakdown(
         report,
         [one.by_depth for one in report.evaluations],
         key="depth",
         title="By turn depth",
-        what="patient turns",
-        note="Patient turns: how often the patient has spoken in the context, consecutive messages counting once.",
+        what=f"{user} turns",
+        note=f"{user.capitalize()} turns: how often the {user} has spoken in the context, consecutive messages "
+        "counting once.",
     )
     yield _breakdown(
         report,

@@ -82,12 +82,16 @@ def vocabulary_of(domain: Domain) -> Vocabulary:
             f"domain {domain.name}: has no vocabulary, which the sample logs and the offline rules are made of; name a "
             "model instead of the offline engine, or write a file and name it under `vocabulary`"
         )
-    return _read(domain.vocabulary)
+    return read_vocabulary(domain.vocabulary)
 
 
 @lru_cache(maxsize=8)
-def _read(path: str) -> Vocabulary:
-    """The vocabulary in a file."""
+def read_vocabulary(path: str) -> Vocabulary:
+    """The vocabulary in a file, read once.
+
+    Raises:
+        UserError: Naming the key, when the file cannot be used.
+    """
     import yaml
 
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import load_domain
 from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.engines.transformers import require_model
 from tuner.learn_to_ask.errors import UserError
@@ -149,13 +150,14 @@ def estimate(
     Raises:
         UserError: When the tasks do not fill one batch.
     """
+    domain = load_domain(settings.domain)
     tasks = prompt = graded = grading_prompt = 0
     for task in read_jsonl(tasks_file, Task, unique_key="cid", report=ReadReport(), quiet=True):
         tasks += 1
-        prompt += _count(encoder, rollout_messages(task.messages, settings.train_mode))
+        prompt += _count(encoder, rollout_messages(task.messages, settings.train_mode, domain))
         if task.decision_truth == "continue" and settings.grader != "offline":
             graded += 1
-            grading_prompt += _count(encoder, grading_messages(task.messages, "", task.info_truth))
+            grading_prompt += _count(encoder, grading_messages(task.messages, "", task.info_truth, domain))
     steps = settings.total_steps or tasks * settings.total_epochs // settings.batch_size
     if not tasks or not steps:
         raise UserError(f"--data {tasks_file}: {tasks} tasks do not fill one batch of {settings.batch_size}")

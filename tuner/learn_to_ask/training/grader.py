@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, get_args
 
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.reward import Scores
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.engines.base import CUT_OFF, Sampling
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
@@ -56,7 +58,10 @@ class GraderSettings:
 
 
 async def ask_grader(
-    messages: list[dict[str, str]], auxiliary_models: Mapping[str, Any], settings: GraderSettings
+    messages: list[dict[str, str]],
+    auxiliary_models: Mapping[str, Any],
+    settings: GraderSettings,
+    domain: Domain | None = None,
 ) -> Scores:
     """Asks until the scores can be read.
 
@@ -64,6 +69,7 @@ async def ask_grader(
         messages: As `prompt.grading_messages` makes them.
         auxiliary_models: AgentScope's chat models by name; read by the auxiliary grader only.
         settings: Who to ask.
+        domain: Whose vocabulary the offline grader reads; the medical one where none is given.
 
     Raises:
         GradingError: When no reply could be had or read in all tries, or in time.
@@ -72,7 +78,7 @@ async def ask_grader(
     try:
         async with asyncio.timeout(settings.seconds):
             for _ in range(_TRIES):
-                reply = await reply_of_grader(messages, auxiliary_models, settings)
+                reply = await reply_of_grader(messages, auxiliary_models, settings, domain)
                 scores = parse_grade(reply)
                 if scores is not None:
                     return scores
@@ -82,7 +88,10 @@ async def ask_grader(
 
 
 async def reply_of_grader(
-    messages: list[dict[str, str]], auxiliary_models: Mapping[str, Any], settings: GraderSettings
+    messages: list[dict[str, str]],
+    auxiliary_models: Mapping[str, Any],
+    settings: GraderSettings,
+    domain: Domain | None = None,
 ) -> str:
     """One reply of the grader.
 
@@ -90,7 +99,7 @@ async def reply_of_grader(
         GradingError: When there is none.
     """
     if settings.grader == "offline":
-        return grade_answer(messages)
+        return grade_answer(messages, domain or default_domain())
     # Given with every call because TunerModelConfig.temperature never reaches the engine.
     temperature, max_tokens = settings.temperature, settings.max_tokens
     if settings.grader == "auxiliary":
@@ -130,7 +139,7 @@ class Trial:
     fitted: tuple[str, ...] = ()
 
 
-def try_grader(messages: list[dict[str, str]], settings: GraderSettings) -> Trial:
+def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain: Domain | None = None) -> Trial:
     """Asks a grader that can be reached before the start once, as training would.
 
     Raises:
@@ -138,7 +147,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings) -> Tria
         UserError: When its address or key cannot be used.
     """
     if settings.grader == "offline":
-        return Trial(grade_answer(messages))
+        return Trial(grade_answer(messages, domain or default_domain()))
 
     async def ask() -> Trial:
         client = ChatClient(_endpoint(settings))

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuner.learn_to_ask.domains import load_domain
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.journal import differences, file_digest
+from tuner.learn_to_ask.journal import differences, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import write_text
 from tuner.learn_to_ask.training.config_file import RunConfig, leaves
 from tuner.learn_to_ask.training.settings import TrainingSettings
@@ -43,6 +44,7 @@ def identity(settings: TrainingSettings, config: RunConfig, tasks_file: Path) ->
     """
     flags = {f"--{key}": str(value) for key, value in dataclasses.asdict(settings).items() if key not in _FREE}
     flags["--learning_rate"] = f"{settings.resolved_learning_rate(tinker=config.tinker):g}"
+    flags["--domain"] = f"content {text_digest(load_domain(settings.domain).model_dump_json(exclude={'vocabulary'}))}"
     flags["--data"] = f"content {file_digest(tasks_file)}"
     for section in _LEARNED:
         for parts, value in leaves(config.resolved.get(section) or {}, (section,)):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.learn_to_ask.core.reward import FUSION_MODES, TRAIN_MODES, FusionMode, TrainMode
+from tuner.learn_to_ask.domains import DEFAULT
 from tuner.learn_to_ask.training.grader import GRADERS, Grader, GraderSettings
 
 FULL_LEARNING_RATE = 5e-7  # of the published run, which trains the whole policy
@@ -35,6 +36,7 @@ class TrainingSettings:
     grader_extra_json: str = ""
     # data
     data: Path = Path("tuner/learn_to_ask/data")
+    domain: str = DEFAULT
     total_epochs: int = 4
     total_steps: int | None = None
     # reward
@@ -93,6 +95,7 @@ _HELP = {
     "grader_extra_json": "fields to add to the openai grader's requests or, with null, to leave out, as a JSON object: "
     '\'{"enable_thinking": false, "top_p": null}\'',
     "data": "folder with train.jsonl of script 2, or the file itself",
+    "domain": "YAML file of the field that the interviews are about, or the name of one that comes with the package",
     "total_epochs": "passes over the data",
     "total_steps": "training steps; overrides --total_epochs",
     "train_mode": "Ra+Rs: questions and stopping; Ra: questions only; Rs: stopping only",

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import default_domain, load_domain
 from tuner.learn_to_ask.engines.chat import ChatEncoder
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
@@ -32,6 +34,7 @@ class DatasetScan:
         undecided: Tasks without `decision_truth`.
         without_info: Ids of `continue` tasks without `info_truth`.
         from_assistant: Ids of tasks whose last message is the doctor's.
+        with_stop_token: Ids of tasks whose dialogue holds the stop token.
         sample: A task that a grader can be tried with.
     """
 
@@ -42,6 +45,7 @@ class DatasetScan:
     undecided: int = 0
     without_info: list[str] = field(default_factory=list)
     from_assistant: list[str] = field(default_factory=list)
+    with_stop_token: list[str] = field(default_factory=list)
     sample: Task | None = None
 
     @property
@@ -50,9 +54,9 @@ class DatasetScan:
         return self.tasks - self.stops
 
 
-def scan_dataset(file: Path) -> DatasetScan:
+def scan_dataset(file: Path, domain: Domain | None = None) -> DatasetScan:
     """Reads the whole training set once."""
-    scan, report = DatasetScan(), ReadReport()
+    scan, report, domain = DatasetScan(), ReadReport(), domain or default_domain()
     skipped = io.StringIO()
     with redirect_stderr(skipped):  # read_jsonl names the bad lines there and nowhere else
         for task in read_jsonl(file, Task, unique_key="cid", report=report):
@@ -61,6 +65,8 @@ def scan_dataset(file: Path) -> DatasetScan:
             scan.undecided += "decision_truth" not in task.model_fields_set
             if task.messages[-1]["role"] == "assistant":
                 scan.from_assistant.append(task.cid)
+            if domain.stops_in(task.messages):
+                scan.with_stop_token.append(task.cid)
             if task.decision_truth == "continue":
                 if not task.info_truth.strip():
                     scan.without_info.append(task.cid)
@@ -89,6 +95,9 @@ def dataset_findings(scan: DatasetScan, settings: TrainingSettings) -> list[Find
     if scan.from_assistant:
         said = f"{_named(scan.from_assistant)} end with a message of the assistant, so there is nothing to answer: "
         findings.append(Finding("fatal", "last message", said + "end them with the patient's message"))
+    if scan.with_stop_token:
+        said = f"{_named(scan.with_stop_token)}: {stop_token_in_log(load_domain(settings.domain))}"
+        findings.append(Finding("fatal", "stop token", said))
     if scan.undecided:
         said = f"{scan.undecided} tasks have no decision_truth and count as continue; add it where the doctor stopped"
         findings.append(Finding("warning", "decision_truth", said))
@@ -161,8 +170,9 @@ def check_prompt_lengths(settings: TrainingSettings) -> Finding:
         encoder = ChatEncoder(tokenizer, settings.model_path)
     except UserError as error:
         return Finding("fatal", "prompt lengths", f"--model_path: {one_line(error)}")
+    domain = load_domain(settings.domain)
     tasks = read_jsonl(train_file(settings.data), Task, unique_key="cid", report=ReadReport(), quiet=True)
-    lengths = [len(encoder.encode(rollout_messages(task.messages, settings.train_mode))[0]) for task in tasks]
+    lengths = [len(encoder.encode(rollout_messages(task.messages, settings.train_mode, domain))[0]) for task in tasks]
     return prompt_length_finding(lengths, room)
 
 

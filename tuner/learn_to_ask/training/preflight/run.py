@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import load_domain
 from tuner.learn_to_ask.training.config_file import RunConfig
 from tuner.learn_to_ask.training.dataset import train_file
 from tuner.learn_to_ask.training.preflight.cluster import (
@@ -57,7 +58,7 @@ def preflight(settings: TrainingSettings, config: RunConfig) -> list[Finding]:
     policies: list[ModelPlace] = []
 
     def dataset() -> list[Finding]:
-        scans.append(scan_dataset(train_file(settings.data)))
+        scans.append(scan_dataset(train_file(settings.data), load_domain(settings.domain)))
         return dataset_findings(scans[0], settings)
 
     def ray() -> list[Finding]:
@@ -80,7 +81,7 @@ def preflight(settings: TrainingSettings, config: RunConfig) -> list[Finding]:
         if settings.grader == "openai" and missing:
             return [Finding("fatal", "grader", f"--{flag}: the openai grader needs it") for flag in missing]
         sample = scans[0].sample if scans else None
-        return [check_grader(settings.grader_settings(), sample or _SAMPLE_TASK)]
+        return [check_grader(settings.grader_settings(), sample or _SAMPLE_TASK, load_domain(settings.domain))]
 
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("dataset", dataset),

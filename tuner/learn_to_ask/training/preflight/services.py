@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.training.config_file import RunConfig
@@ -17,7 +19,6 @@ from tuner.learn_to_ask.training.settings import TrainingSettings
 
 _TINKER_SECONDS = 20.0
 _GRADER_SECONDS = 120.0
-_SAMPLE_QUESTION = "How high is your fever: A) below 38, B) 38 to 39, or C) above 39?"
 # What Trinity's monitors import, and where each sends its figures (trinity/utils/monitor.py).
 _MONITORS = {
     "tensorboard": ("torch.utils.tensorboard", "files in the run's folder, works offline"),
@@ -91,20 +92,24 @@ def check_tinker(
     return Finding("ok", "tinker service", f"{service} offers {', '.join(model for _, model in wanted)}")
 
 
-def check_grader(grader: GraderSettings, task: Task, *, seconds: float = _GRADER_SECONDS) -> Finding:
+def check_grader(
+    grader: GraderSettings, task: Task, domain: Domain | None = None, *, seconds: float = _GRADER_SECONDS
+) -> Finding:
     """Has the grader answer one real grading prompt, where it can be reached before the start.
 
     Args:
         grader: Who grades and how.
         task: Its context and reference make the prompt.
+        domain: Its texts; the medical one where none is given.
         seconds: How long the grader may take.
     """
     name = grader.grader
     if name == "auxiliary":
         return Finding("ok", "grader", "an auxiliary model, it can only be tried once the engines are up")
-    messages = grading_messages(task.messages, _SAMPLE_QUESTION, task.info_truth)
+    domain = domain or default_domain()
+    messages = grading_messages(task.messages, domain.policy.example, task.info_truth, domain)
     try:
-        trial = within(seconds, lambda: try_grader(messages, grader))
+        trial = within(seconds, lambda: try_grader(messages, grader, domain))
     except (GradingError, UserError) as error:
         return Finding("fatal", "grader", f"--grader {name} does not answer: {one_line(error)}")
     except TimeoutError:
