@@ -20,6 +20,7 @@ from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.data_prepare.build_dataset import build_dataset
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
@@ -45,7 +46,10 @@ def main() -> None:
         print(f"step A, engine apart          {seconds / count * 1000:>10.3f} ms a sample")
         with redirect_stdout(StringIO()):
             seconds = best_of(
-                1, lambda: build_dataset(input_file=samples, output_file=tasks, strict=True, overwrite=True)
+                1,
+                lambda: build_dataset(
+                    input_file=samples, output_file=tasks, domain=default_domain(), strict=True, overwrite=True
+                ),
             )
         print(f"step B                        {seconds / count * 1000:>10.3f} ms a sample")
 
@@ -76,6 +80,7 @@ def step_a(logs: Path, samples: Path) -> None:
             resume=False,
             overwrite=True,
         ),
+        domain=default_domain(),
         strict=True,
     )
 

@@ -39,6 +39,7 @@ from one_at_a_time import evaluate_one_at_a_time, extract_one_at_a_time, openai_
 from tuner.learn_to_ask.core.records import Message, Sample, Session, Task  # noqa: E402
 from tuner.learn_to_ask.core.segmentation import segment  # noqa: E402
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
+from tuner.learn_to_ask.domains import default_domain  # noqa: E402
 from tuner.learn_to_ask.engines.base import Sampling  # noqa: E402
 from tuner.learn_to_ask.engines.job import JobSettings  # noqa: E402
 from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate  # noqa: E402
@@ -141,6 +142,7 @@ def step_a(server: Server, folder: Path, *, requests: int, concurrency: int) -> 
                 settings=JobSettings(
                     make_engine=lambda: engine, max_retries=2, max_failures=0.0, resume=False, overwrite=True
                 ),
+                domain=default_domain(),
                 strict=True,
             ),
         )
@@ -167,8 +169,10 @@ def step_3_parts(
     job = partial(JobSettings, max_retries=2, max_failures=0.0, resume=False, overwrite=True)
     files = {"test_file": source, "rollout_file": folder / "rollouts.jsonl"}
     policy, grader = job(make_engine=make_policy), job(make_engine=make_grader)
-    roll = partial(roll_out, **files, settings=policy, sampling=sampling, train_mode="Ra+Rs", strict=True)
-    grade = partial(evaluate, **files, eval_file=folder / "eval.jsonl", settings=grader)
+    roll = partial(
+        roll_out, **files, domain=default_domain(), settings=policy, sampling=sampling, train_mode="Ra+Rs", strict=True
+    )
+    grade = partial(evaluate, **files, eval_file=folder / "eval.jsonl", domain=default_domain(), settings=grader)
     return roll, grade
 
 

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from tuner.learn_to_ask.core.records import Task  # noqa: E402
+from tuner.learn_to_ask.domains import default_domain  # noqa: E402
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl  # noqa: E402
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy  # noqa: E402
 from tuner.learn_to_ask.quickstart.pipeline import engine_command  # noqa: E402
@@ -121,7 +122,7 @@ def prepare(folder: Path, seed: int) -> None:
     for command in (extract, build):
         run_to_end([sys.executable, *map(str, command)], log=folder / "prepare.log", env=env)
     tasks = list(read_jsonl(folder / "data" / "train.jsonl", Task, unique_key="cid", report=ReadReport()))
-    build_base_policy(folder / "base_policy", tasks, BasePolicyConfig(), seed=seed)
+    build_base_policy(folder / "base_policy", tasks, default_domain(), BasePolicyConfig(), seed=seed)
 
 
 def train(setting: Setting, folder: Path, engine_python: Path, steps: int) -> Measured:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "vllm_env")]  # runs without being installed; the tests' tiny model
 
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info  # noqa: E402
+from tuner.learn_to_ask.domains import default_domain  # noqa: E402
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling  # noqa: E402
 from tuner.learn_to_ask.engines.job import JobSettings  # noqa: E402
 from tuner.learn_to_ask.engines.vllm import VLLMEngine  # noqa: E402
@@ -218,6 +219,7 @@ def step_a_overhead(output: Path) -> float:
             settings=JobSettings(
                 make_engine=NullEngine, max_retries=0, max_failures=0.0, resume=False, overwrite=False
             ),
+            domain=default_domain(),
             strict=True,
         )
     seconds = time.perf_counter() - started

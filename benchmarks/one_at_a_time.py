@@ -8,6 +8,7 @@ from typing import Any
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.labels import parse_info_set
 from tuner.learn_to_ask.core.records import Sample, Task
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.prompt import extraction_messages, grading_messages, rollout_messages
 
 Chat = Callable[[list[dict[str, str]], int], list[str]]  # messages, number of answers -> answers
@@ -33,7 +34,7 @@ def extract_one_at_a_time(samples: Iterable[Sample], chat: Chat, output: Path) -
     """Step A; returns how many conversations were sent."""
     sent = 0
     for sample in samples:
-        info = parse_info_set(chat(extraction_messages(sample.remaining_chat), 1)[0])
+        info = parse_info_set(chat(extraction_messages(sample.remaining_chat), 1)[0], default_domain().information)
         _append(output, {**sample.model_dump(), "info_set": info})
         sent += 1
     return sent

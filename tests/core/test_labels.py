@@ -5,10 +5,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medical import parse_info_set
 
-from tuner.learn_to_ask.core.labels import INFO_FIELDS, decision_truth, info_truth, parse_info_set, to_task
+from tuner.learn_to_ask.core.labels import decision_truth, info_truth, to_task
 from tuner.learn_to_ask.core.records import Sample
 
+INFO_FIELDS = {"symptom", "nature", "quality", "location", "severity", "trigger"}
 DOCTOR = {"role": "assistant", "content": "Any fever?"}
 PATIENT = {"role": "user", "content": "38.5"}
 SEARCH = {"role": "assistant", "content": "<med_search>"}

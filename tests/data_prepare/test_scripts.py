@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from medical import MEDICAL, extract_answer
 from run_scripts import (
     BUILD,
     MODEL_FREE,
@@ -24,7 +25,7 @@ from run_scripts import (
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.base import Reply
 from tuner.learn_to_ask.engines.job import JobSettings
-from tuner.learn_to_ask.engines.offline import OfflineEngine, extract_answer
+from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.errors import UserError
 
 HEAVY = {"torch", "vllm", "transformers", "ray", "trinity"}
@@ -233,6 +234,7 @@ def extract_with(engine, folder, *, max_failures, resume=False):
         settings=JobSettings(
             make_engine=lambda: engine, max_retries=0, max_failures=max_failures, resume=resume, overwrite=False
         ),
+        domain=MEDICAL,
         strict=False,
     )
 

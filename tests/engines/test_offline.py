@@ -3,23 +3,18 @@
 import itertools
 
 import pytest
+from medical import COMPLAINTS, MEDICAL, VOCABULARY, extract_answer, grade_answer, parse_info_set
 
 from tuner.learn_to_ask.core.grading import parse_grade
-from tuner.learn_to_ask.core.labels import INFO_FIELDS, parse_info_set
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
-from tuner.learn_to_ask.engines.offline import OfflineEngine, _attribute_words, extract_answer, grade_answer
+from tuner.learn_to_ask.engines.offline import OfflineEngine, own_words
 from tuner.learn_to_ask.prompt import extraction_messages, grading_messages
-from tuner.learn_to_ask.sample_data.vocabulary import (
-    CLOSING_ANSWERS,
-    COMPLAINTS,
-    MEDICATION_TALK,
-    PATIENT_CHAT,
-)
 
 ATTRIBUTES = [(complaint, attribute) for complaint in COMPLAINTS for attribute in complaint.attributes]
 ANSWERS = [
     (phrase, f"{attribute.field}: {term}") for _, attribute in ATTRIBUTES for phrase, term in attribute.answers.items()
 ]
+COMMON = frozenset(VOCABULARY.common_words.split())
 NAMES = [f"{complaint.name}: {attribute.question}" for complaint, attribute in ATTRIBUTES]
 
 
@@ -70,7 +65,7 @@ def test_what_the_doctor_says_is_no_information():
     assert extracted(doctor("do you mean it is like water?"), user("ok")) == []
 
 
-@pytest.mark.parametrize("chat", [*CLOSING_ANSWERS, *MEDICATION_TALK, *PATIENT_CHAT])
+@pytest.mark.parametrize("chat", [*VOCABULARY.closing_answers, *VOCABULARY.off_topic, *VOCABULARY.user_chat])
 def test_medication_allergies_and_chat_are_no_information(chat):
     assert extracted(doctor("anything else?"), user(chat)) == []
 
@@ -190,19 +185,20 @@ def test_answers_are_written_as_the_extractor_looks_for_them():
 def test_items_are_of_the_fields_that_count_and_survive_being_joined_and_split():
     for _, item in ANSWERS:
         field, _, term = item.partition(": ")
-        assert field.removeprefix("symptom ") in INFO_FIELDS
+        assert field in {each.name for each in MEDICAL.information.fields}
         assert "," not in term and ":" not in term
 
 
 @pytest.mark.parametrize(("complaint", "attribute"), ATTRIBUTES, ids=NAMES)
 def test_every_attribute_has_two_telling_words_of_its_own(complaint, attribute):
-    words = _attribute_words(complaint)[attribute.question]
-    assert len(words) >= 2
+    words = {one.question: own for one, own in zip(complaint.attributes, own_words(complaint, COMMON), strict=True)}
+    own = words[attribute.question]
+    assert len(own) >= 2
     for neighbour in complaint.attributes:
         if neighbour is not attribute:
-            assert not words & _attribute_words(complaint)[neighbour.question]
+            assert not own & words[neighbour.question]
             text = " ".join((neighbour.question, *neighbour.about, *neighbour.answers.values())).lower()
-            assert not words & set(text.replace(",", " ").split())
+            assert not own & set(text.replace(",", " ").split())
 
 
 def test_questions_and_complaints_are_told_apart():

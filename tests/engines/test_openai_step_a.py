@@ -19,13 +19,14 @@ from fault_server import (
     FaultServer,
     http_error,
 )
+from medical import MEDICAL, extract_answer
 from openai_runs import KEY, REPOSITORY
 
 from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.data_prepare.extract_info import extract_info
 from tuner.learn_to_ask.engines.job import JobSettings
-from tuner.learn_to_ask.engines.offline import OfflineEngine, extract_answer
+from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import extraction_messages
 
@@ -59,6 +60,7 @@ def extract(input_file, output_file, engine, *, resume=False):
             settings=JobSettings(
                 make_engine=lambda: engine, max_retries=2, max_failures=0.0, resume=resume, overwrite=False
             ),
+            domain=MEDICAL,
             strict=True,
         )
     finally:

@@ -1,9 +1,9 @@
 """The offline grader on plain language: forty messages judged by hand, and what counts as a question."""
 
 import pytest
+from medical import grade_answer
 
 from tuner.learn_to_ask.core.grading import parse_grade
-from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
 from tuner.learn_to_ask.prompt import grading_messages
 

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from medical import grade_answer
 from step_three import GOOD_GRADE, TASKS, ask_or_stop, deaf_grader, records, run_evaluation, run_rollout
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES
-from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_SAMPLING
 
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt_med
@@ -41,20 +42,20 @@ def build(folder: Path) -> None:
             subprocess.run([sys.executable, RECIPE / "data_prepare" / script, *flags], check=True)
     tasks = list(read_jsonl(folder / "data" / "train.jsonl", Task, unique_key="cid", report=ReadReport()))
     config = BasePolicyConfig(steps=STEPS)
-    build_base_policy(folder / "policy", tasks, config, seed=0)
+    build_base_policy(folder / "policy", tasks, default_domain(), config, seed=0)
     build_grader(folder / "grader", tasks, config)
 
 
 def build_grader(folder: Path, tasks: list[Task], config: BasePolicyConfig) -> None:
     """Trains the grader on gradings of the offline rules and saves it."""
-    rng = random.Random(1)
+    rng, domain = random.Random(1), default_domain()
     torch.manual_seed(1)
     chats = [
-        grading_messages(task.messages, imitated_response(task, config.doctor, rng), task.info_truth)
+        grading_messages(task.messages, imitated_response(task, domain, config.doctor, rng), task.info_truth)
         for task in tasks
         if task.decision_truth == "continue"
     ]
-    pairs = [(chat, grade_answer(chat)) for chat in chats]
+    pairs = [(chat, grade_answer(chat, domain)) for chat in chats]
     tokenizer = _tokenizer([chat[1]["content"] for chat, _ in pairs] + [reply for _, reply in pairs])
     model = Qwen2ForCausalLM(
         Qwen2Config(

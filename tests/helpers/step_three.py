@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+from medical import MEDICAL
+
 from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.evaluation.grade_rollouts import evaluate
@@ -50,12 +52,14 @@ JOB = ("max_retries", "max_failures", "resume", "overwrite")
 def run_rollout(files, policy=ask_or_stop, **overrides):
     settings = job(policy, **{name: overrides.pop(name) for name in JOB if name in overrides})
     given = {"sampling": replace(ROLLOUT_SAMPLING, n=3), "train_mode": "Ra+Rs", "strict": False, **overrides}
-    return roll_out(test_file=files[0], rollout_file=files[1], settings=settings, **given)
+    return roll_out(test_file=files[0], rollout_file=files[1], settings=settings, domain=MEDICAL, **given)
 
 
 def run_evaluation(files, grader=good_grader, **overrides):
     settings = job(grader, **{"max_retries": 1, **{name: overrides.pop(name) for name in JOB if name in overrides}})
-    return evaluate(test_file=files[0], rollout_file=files[1], eval_file=files[2], settings=settings, **overrides)
+    return evaluate(
+        test_file=files[0], rollout_file=files[1], eval_file=files[2], settings=settings, domain=MEDICAL, **overrides
+    )
 
 
 def records(path):

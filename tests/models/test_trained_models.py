@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer
 from fsdp_shards import save_shards
+from medical import COMPLAINTS, MEDICAL
 
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.base import Request, Sampling
@@ -24,7 +25,6 @@ from tuner.learn_to_ask.models.model_files import missing_model_files
 from tuner.learn_to_ask.models.model_source import CONVERTED, find_model
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
-from tuner.learn_to_ask.sample_data.vocabulary import COMPLAINTS
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = ROOT / "tuner" / "learn_to_ask" / "data_prepare" / "3_rollout_then_evaluate.py"
@@ -55,7 +55,7 @@ def model(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("model")
     config = BasePolicyConfig(hidden_size=32, layers=2, vocabulary_size=400, steps=4, batch_size=4)
-    build_base_policy(folder, tasks(8), config, seed=0)
+    build_base_policy(folder, tasks(8), MEDICAL, config, seed=0)
     model = AutoModelForCausalLM.from_pretrained(folder)
     for parameter in model.parameters():
         if parameter.dim() == 2:
@@ -241,7 +241,7 @@ def test_an_adapter_as_trinity_writes_it_into_a_checkpoint_answers_the_same(adap
 
 def test_an_adapter_of_another_model_is_refused(model, adapter, tmp_path):
     config = BasePolicyConfig(hidden_size=64, layers=2, vocabulary_size=400, steps=4, batch_size=4)
-    build_base_policy(tmp_path, tasks(8), config, seed=0)
+    build_base_policy(tmp_path, tasks(8), MEDICAL, config, seed=0)
     source = find(adapter)
     with pytest.raises(UserError, match="does not fit its base model"):
         TransformersEngine(str(tmp_path), batch_size=2, seed=0, adapter=source.adapter)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from medical import MEDICAL
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuner.learn_to_ask.core.records import Task
@@ -31,7 +32,7 @@ ALWAYS_STOPS = ImitatedDoctor(stop_when_done=1.0, stop_too_early=1.0)
 def source(tmp_path_factory):
     """A chat model that has learned a little."""
     folder = tmp_path_factory.mktemp("source")
-    build_base_policy(folder, TASKS, BasePolicyConfig(steps=40, hidden_size=64), seed=0)
+    build_base_policy(folder, TASKS, MEDICAL, BasePolicyConfig(steps=40, hidden_size=64), seed=0)
     return folder
 
 
@@ -63,7 +64,7 @@ def test_the_loss_of_what_is_imitated_falls_and_the_first_layers_stay(source, tm
     config = WarmStartConfig(doctor=ALWAYS_STOPS, steps=60, batch_size=4, learning_rate=1e-3, trained_layers=0.5)
     assert not stops(source)
 
-    last = warm_start(tmp_path / "warm", TASKS, str(source), config, seed=0)
+    last = warm_start(tmp_path / "warm", TASKS, MEDICAL, str(source), config, seed=0)
 
     assert last < stop_loss(source) - 0.1
     assert stop_loss(tmp_path / "warm") < stop_loss(source) - 0.1
@@ -94,6 +95,6 @@ def test_an_interrupted_warm_start_leaves_no_model(source, tmp_path, monkeypatch
     monkeypatch.setattr(random.Random, "sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 
     with pytest.raises(KeyboardInterrupt):
-        warm_start(tmp_path / "warm", TASKS, str(source), WarmStartConfig(), seed=0)
+        warm_start(tmp_path / "warm", TASKS, MEDICAL, str(source), WarmStartConfig(), seed=0)
 
     assert not (tmp_path / "warm").exists()

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from medical import MEDICAL, extract_answer, parse_info_set
 
-from tuner.learn_to_ask.core.labels import decision_truth, parse_info_set, to_task
+from tuner.learn_to_ask.core.labels import decision_truth, to_task
 from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.core.segmentation import segment
-from tuner.learn_to_ask.engines.offline import extract_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import extraction_messages
 from tuner.learn_to_ask.sample_data import generate
@@ -52,7 +52,7 @@ def test_the_generator_writes_the_committed_files_byte_for_byte(tmp_path, monkey
 
 def test_the_seed_decides_what_is_generated():
     def sessions(seed):
-        return list(generate.generate_sessions(count=20, first_id=1, seed=seed))
+        return list(generate.generate_sessions(MEDICAL, count=20, first_id=1, seed=seed))
 
     assert sessions(1) == sessions(1)
     assert sessions(1) != sessions(2)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from fault_server import GOOD, HANG, FaultServer
+from medical import MEDICAL, grade_answer
 from outage_proxy import OutageProxy
 from shipped_configs import QWEN_2_5, command_of, without_config
 from training_run import ENGINE_PYTHON, GRADER_KEY, OUTAGE_SECONDS, RECIPE, Training, run, wait_for_line
@@ -20,7 +21,6 @@ from training_run import ENGINE_PYTHON, GRADER_KEY, OUTAGE_SECONDS, RECIPE, Trai
 from tuner.learn_to_ask import main
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.chat import Fitting
-from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.quickstart.pipeline import engine_command
@@ -135,7 +135,7 @@ def base_policy(tasks, tmp_path_factory):
     """A base policy that has hardly been taught anything."""
     folder = tmp_path_factory.mktemp("policy")
     train = list(read_jsonl(tasks / "train.jsonl", Task, unique_key="cid", report=ReadReport()))
-    build_base_policy(folder, train, BasePolicyConfig(steps=60), seed=0)
+    build_base_policy(folder, train, MEDICAL, BasePolicyConfig(steps=60), seed=0)
     return folder
 
 

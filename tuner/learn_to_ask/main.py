@@ -46,8 +46,7 @@ from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attenti
 from tuner.learn_to_ask.training.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.training.estimate import ESTIMATE_HELP, add_estimate_settings, estimate_run, print_estimate
 from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader
-from tuner.learn_to_ask.training.preflight.findings import exit_code, print_findings
-from tuner.learn_to_ask.training.preflight.run import preflight
+from tuner.learn_to_ask.training.preflight.run import check
 from tuner.learn_to_ask.training.ray_cluster import cluster_address, end_stale_actors
 from tuner.learn_to_ask.training.resume import (
     check_same_run,
@@ -335,17 +334,6 @@ def main() -> int:
     if only_check or code != EXIT_DONE:
         return code
     return train(settings, config)
-
-
-def check(settings: TrainingSettings, config: RunConfig) -> int:
-    """Prints what a run would stumble over, all at once; every run starts with it.
-
-    Returns:
-        The exit code, 2 when a finding is fatal.
-    """
-    findings = preflight(settings, config)
-    print_findings(findings)
-    return exit_code(findings)
 
 
 if __name__ == "__main__":

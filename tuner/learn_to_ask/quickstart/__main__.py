@@ -35,7 +35,7 @@ def main() -> int:
     )
     add_domain_argument(parser)
     parser.add_argument(
-        "--folder", type=Path, help="gets everything the run makes (default: runs/quickstart[-POLICY][-DOMAIN])"
+        "--folder", type=Path, help="gets what the run makes (default: runs/quickstart[-POLICY][-DOMAIN])"
     )
     parser.add_argument("--steps", type=int, help="GRPO steps (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="of the base policy, the LoRA weights and the evaluation")

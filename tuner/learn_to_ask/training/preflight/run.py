@@ -22,7 +22,7 @@ from tuner.learn_to_ask.training.preflight.data import (
     dataset_findings,
     scan_dataset,
 )
-from tuner.learn_to_ask.training.preflight.findings import Finding, guarded
+from tuner.learn_to_ask.training.preflight.findings import Finding, exit_code, guarded, print_findings
 from tuner.learn_to_ask.training.preflight.models import (
     ModelPlace,
     check_checkpoints,
@@ -40,6 +40,17 @@ _SAMPLE_TASK = Task(
     messages=[{"role": "user", "content": "I have had a cough and a fever since yesterday."}],
     info_truth="symptom severity: fever of 39 degrees",
 )
+
+
+def check(settings: TrainingSettings, config: RunConfig) -> int:
+    """Prints what a run would stumble over, all at once; every run starts with it.
+
+    Returns:
+        The exit code, 2 when a finding is fatal.
+    """
+    findings = preflight(settings, config)
+    print_findings(findings)
+    return exit_code(findings)
 
 
 def preflight(settings: TrainingSettings, config: RunConfig) -> list[Finding]:
