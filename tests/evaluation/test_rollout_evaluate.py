@@ -18,6 +18,7 @@ def test_the_rollout_file_holds_the_test_records_with_their_rollouts(files):
         "policy": "offline:ask_or_stop",
         "sampling": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 512, "repetition_penalty": 1.2},
         "sampling_applied": dict.fromkeys(("temperature", "top_p", "max_tokens", "repetition_penalty")),  # by a rule
+        "domain": {"name": "medical_en", "stop_token": "<stop />", "user": "patient", "assistant": "doctor"},
     }
     assert records(files[1]) == [
         {**TASKS[0], "rollouts": ["Do you cough?"] * 3, **how},

@@ -37,7 +37,7 @@ def started(tmp_path, monkeypatch):
     task = {"session_id": "1", "messages": [{"role": "user", "content": "it hurts"}], "info_truth": "symptom: pain"}
     tasks = [{**task, "cid": f"{number}_0", "decision_truth": ("continue", "stop")[number % 2]} for number in range(16)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(each) + "\n" for each in tasks))
-    monkeypatch.setattr(main, "_of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
+    monkeypatch.setattr(main, "of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
     monkeypatch.setattr(main, "cluster_address", lambda _: ClusterAddress(None))
     monkeypatch.setattr(main, "last_checkpoint", lambda _: 10**6)
     monkeypatch.setattr(main, "save_sampler_weights", lambda *_: None)

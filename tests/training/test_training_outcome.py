@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
                 (config.job_folder / "latest_checkpointed_iteration.txt").write_text(str(reached))
 
         monkeypatch.setattr(agentscope.tuner, "tune", tune)
-        monkeypatch.setattr(main, "_of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
+        monkeypatch.setattr(main, "of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
         given = {"data": tmp_path, "model_path": str(tmp_path / "model"), "total_steps": 2, "batch_size": 1, **settings}
         return main.train(main.TrainingSettings(**given), config), seen
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
@@ -32,7 +33,8 @@ def extract_info(
     """Writes a `Sample` for every point where the doctor speaks next.
 
     A future in which the patient says nothing more holds nothing to extract; it gets `[]` without asking
-    the engine. Where no answer can be used, `info_set` is `None`.
+    the engine. Where no answer can be used, `info_set` is `None`. One long function, because requests and answers share
+    what is under way.
 
     Args:
         input_file: Sessions.
@@ -62,11 +64,7 @@ def extract_info(
 
         def requests() -> Iterator[Request]:
             nonlocal count, asked
-            sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
-            for session in progress(sessions, title="extracting", total=None, unit="sessions"):
-                if domain.stops_in(session.messages):
-                    where = f"--input_file {input_file}: session {session.session_id!r}"
-                    raise UserError(f"{where}: {stop_token_in_log(domain)}")
+            for session in _sessions(input_file, domain, report, strict=strict):
                 dropped.update(session.dropped)
                 for sample in segment(session):
                     index, count = count, count + 1
@@ -79,9 +77,7 @@ def extract_info(
                     asked += 1
                     yield Request(index, extraction_messages(sample.remaining_chat, domain))
 
-        for answer in job.ask(
-            requests(), sampling=sampling, parse=lambda texts: parse_info_set(texts[0], domain.information)
-        ):
+        for answer in job.ask(requests(), sampling=sampling, parse=partial(_parse, domain=domain)):
             sample = waiting.pop(answer.key).model_copy(update={"info_set": answer.value})
             job.journal.append(answer.key, sample, failed=answer.value is None)
             without += answer.value == []
@@ -104,3 +100,21 @@ def extract_info(
             file=sys.stderr,
         )
     return job.exit_code(failed=job.journal.failed, of=count, report=report)
+
+
+def _sessions(input_file: Path, domain: Domain, report: ReadReport, *, strict: bool) -> Iterator[Session]:
+    """The sessions of a file, under a progress bar.
+
+    Raises:
+        UserError: For the first that holds the stop token.
+    """
+    sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
+    for session in progress(sessions, title="extracting", total=None, unit="sessions"):
+        if domain.stops_in(session.messages):
+            raise UserError(f"--input_file {input_file}: session {session.session_id!r}: {stop_token_in_log(domain)}")
+        yield session
+
+
+def _parse(texts: list[str], domain: Domain) -> list[str] | None:
+    """The items in the extractor's answer."""
+    return parse_info_set(texts[0], domain.information)

@@ -56,7 +56,7 @@ def depth_plot(report: Report) -> Markup:
     def scale(value: float) -> float:
         return height - bottom - value / MAX_REWARD * (height - bottom - 12)
 
-    user = report.evaluations[0].domain.user
+    user = report.evaluations[0].user
     parts: list[Markup] = []
     for tick in range(5):
         parts.append(_line(left, scale(tick), _WIDTH - 20, scale(tick), "grid"))

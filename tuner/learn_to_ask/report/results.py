@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tuner.learn_to_ask.core.records import RecordDomain
 from tuner.learn_to_ask.evaluation.agreement import Agreement
 from tuner.learn_to_ask.evaluation.bootstrap import RESAMPLES, SEED, Estimate
 from tuner.learn_to_ask.evaluation.metrics import METRICS
@@ -48,6 +47,7 @@ class EvaluationSummary:
         graders: Engine and model of the grades; `""` when the file does not say.
         samplings: How the policy was sampled, as far as its engine applied it; `""` when the file does not say.
         domain: Of the interviews.
+        user: What the one who is asked is called there.
         samples: How many.
         sessions: How many they come from.
         rollouts: All of them.
@@ -67,7 +67,8 @@ class EvaluationSummary:
     policies: list[str]
     graders: list[str]
     samplings: list[str]
-    domain: RecordDomain
+    domain: str
+    user: str
     samples: int
     sessions: int
     rollouts: int

@@ -39,7 +39,7 @@ def tables(report: Report) -> Iterator[Table]:
     if report.comparisons:
         yield _overlap(report)
     yield _confusion(report)
-    user = report.evaluations[0].domain.user
+    user = report.evaluations[0].user
     yield _breakdown(
         report,
         [one.by_depth for one in report.evaluations],
