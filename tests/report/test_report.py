@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from evaluations import GOOD, STOPPED, UNGRADED, asks, evaluation, record, write
+from evaluations import GOOD, RIGHT_STOP, STOPPED, UNGRADED, asks, evaluation, record, write
 
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.report.__main__ import choose_names
@@ -273,3 +273,21 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: eval.jsonl:2: duplicate cid '1_0'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_evaluations_of_two_domains_are_refused(tmp_path):
+    domain = {"name": "it_support", "stop_token": "<ticket />", "user": "customer", "assistant": "agent"}
+    first = write(tmp_path / "a.jsonl", [record("1_0", "stop", RIGHT_STOP)])
+    other = write(tmp_path / "b.jsonl", [record("1_0", "stop", RIGHT_STOP, domain=domain)])
+    with pytest.raises(UserError, match=r"b.jsonl:1: is of domain it_support, but .*a.jsonl:1 of medical_en"):
+        write_report([first, other], names=["a", "b"], output_dir=tmp_path)
+
+
+def test_the_report_calls_both_sides_by_the_names_of_their_domain(tmp_path):
+    domain = {"name": "it_support", "stop_token": "<ticket />", "user": "customer", "assistant": "agent"}
+    stopped = ("<ticket />", RIGHT_STOP[1])
+    file = write(tmp_path / "a.jsonl", [record("1_0", "stop", stopped, domain=domain)])
+    report = write_report([file], names=["a"], output_dir=tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "customer turns" in page and "patient" not in page
+    assert report.evaluations[0].confusion.stop_stop == 1

@@ -31,7 +31,7 @@ def build_dataset(
         The exit code.
 
     Raises:
-        UserError: When no sample is left, or all information is of fields that the domain does not have.
+        UserError: When no sample is left, or most information is of fields that the domain does not have.
     """
     started = time.monotonic()
     require_input(input_file, "--input_file")
@@ -53,11 +53,11 @@ def build_dataset(
             else:
                 outcome[task.decision_truth] += 1
                 yield task
-        if items and foreign.total() == items:
+        if 2 * foreign.total() > items:
             said = ", ".join(field for field, _ in foreign.most_common(3))
             raise UserError(
-                f"--input_file {input_file}: its information is about {said}, none of which is a field of domain "
-                f"{domain.name}; name the --domain that step A was run with"
+                f"--input_file {input_file}: {foreign.total()} of {items} items of information are of fields that domain "
+                f"{domain.name} does not have, such as {said}; name the --domain that step A was run with"
             )
         if not outcome["continue"] + outcome["stop"]:
             raise UserError(f"--input_file {input_file}: no sample is left to train on; run step A on more sessions")
