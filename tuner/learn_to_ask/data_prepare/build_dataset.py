@@ -56,8 +56,8 @@ def build_dataset(
         if 2 * foreign.total() > items:
             said = ", ".join(field for field, _ in foreign.most_common(3))
             raise UserError(
-                f"--input_file {input_file}: {foreign.total()} of {items} items of information are of fields that domain "
-                f"{domain.name} does not have, such as {said}; name the --domain that step A was run with"
+                f"--input_file {input_file}: {foreign.total()} of {items} items of information are of fields that "
+                f"domain {domain.name} does not have, such as {said}; name the --domain that step A was run with"
             )
         if not outcome["continue"] + outcome["stop"]:
             raise UserError(f"--input_file {input_file}: no sample is left to train on; run step A on more sessions")

@@ -13,6 +13,7 @@ from tuner.learn_to_ask.errors import UserError
 
 REPOSITORY = "datajuicer/RealMedConv"
 FILES = ("train_origin.jsonl", "test_origin.jsonl")
+LICENCE = "CC BY-NC-SA 4.0: name the authors, no commercial use, pass on under the same terms"
 
 
 def download(*, folder: Path, revision: str | None) -> list[Path]:
@@ -56,9 +57,8 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     files = download(folder=arguments.local_dir, revision=arguments.revision)
-    print_summary(
-        f"downloaded: {REPOSITORY}", [(file.name, f"{file.stat().st_size:,} bytes") for file in files], started=started
-    )
+    sizes = [(file.name, f"{file.stat().st_size:,} bytes") for file in files]
+    print_summary(f"downloaded: {REPOSITORY}", [*sizes, ("licence", LICENCE)], started=started)
     return EXIT_DONE
 
 
