@@ -91,6 +91,7 @@ def test_the_raw_logs_land_where_they_are_asked_for(hub, tmp_path, flags):
     assert done.returncode == 0, done.stderr
     assert {name: (tmp_path / "data" / name).read_bytes() for name in LOGS} == LOGS
     assert "train_origin.jsonl  18 bytes" in done.stdout
+    assert "CC BY-NC-SA 4.0" in done.stdout
 
 
 def test_what_is_there_already_serves_without_a_network(hub, tmp_path):

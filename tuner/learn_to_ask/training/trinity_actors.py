@@ -11,12 +11,43 @@ from typing import Any, ClassVar
 
 import ray
 import trinity.explorer.explorer
+import trinity.explorer.scheduler
 import trinity.trainer.trainer
 from trinity.common.constants import RunningStatus, SyncMethod
 from trinity.explorer.explorer import Explorer
+from trinity.explorer.scheduler import RunnerWrapper
 from trinity.trainer.trainer import Trainer
 
 from tuner.learn_to_ask.training.resume import last_checkpoint
+
+_LIVES = 3  # of a runner for one task
+
+
+class LastingRunner(RunnerWrapper):  # type: ignore[misc]  # Trinity has no type hints
+    """Rolls out tasks in a Ray actor; when that is killed, as Ray does where memory runs short, in a new one.
+
+    Trinity goes on asking a dead actor: its task is lost, and the step waits for it until the timeout of a whole batch.
+    """
+
+    async def run_with_retry(self, *task: Any, **more: Any) -> tuple[Any, ...]:
+        """Runs a task as Trinity does, in a new actor where the old one is dead."""
+        await self._replace_dead()
+        for _ in range(_LIVES):
+            outcome: tuple[Any, ...] = await super().run_with_retry(*task, **more)
+            status = outcome[0]
+            if status.ok or not await self._replace_dead():
+                break
+        return outcome
+
+    async def _replace_dead(self) -> bool:
+        """Makes a new actor where the old one is dead; says whether it was."""
+        try:
+            await self.runner.__ray_ready__.remote()
+        except ray.exceptions.RayActorError as error:
+            self.logger.warning(f"Runner {self.runner_id} is replaced, it has died: {error}")
+            await self.restart_runner()
+            return True
+        return False
 
 
 class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hints
@@ -36,6 +67,11 @@ class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hi
         address = ray.get_runtime_context().gcs_address
         options = {"name": config.explorer.name, "namespace": config.ray_namespace}
         return ray.remote(cls).options(**options, runtime_env={"env_vars": {"RAY_ADDRESS": address}}).remote(config)
+
+    def __init__(self, config: Any) -> None:
+        """Takes the config; runs in the actor, whose scheduler is to make runners that last."""
+        trinity.explorer.scheduler.RunnerWrapper = LastingRunner
+        super().__init__(config)
 
     async def explore(self) -> str:
         """Explores until the end of the data or until something fails.
