@@ -1,6 +1,7 @@
 """The sample logs that are committed: what the generator writes, and like RealMedConv in every respect."""
 
 import json
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from tuner.learn_to_ask.prompt import extraction_messages
 from tuner.learn_to_ask.sample_data import generate
 
 FOLDER = Path(generate.__file__).parent
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SPLITS = ("train_origin.jsonl", "test_origin.jsonl")
 
 
@@ -122,3 +124,11 @@ def test_every_session_yields_one_sample_to_stop_at_and_every_other_has_informat
     assert stops.keys() == {session.session_id for session in sessions_of(split)}
     assert all(task.info_truth for task in tasks if task.decision_truth == "continue")
     assert len({task.cid for task in tasks}) == len(tasks)
+
+
+def test_the_committed_export_is_what_its_writer_writes(tmp_path):
+    file = tmp_path / "out.csv"
+    subprocess.run(
+        [sys.executable, "-m", "tuner.learn_to_ask.sample_data.export", file], check=True, cwd=EXAMPLES.parent
+    )
+    assert file.read_bytes() == (EXAMPLES / "support_export.csv").read_bytes()
