@@ -128,6 +128,9 @@ def quickstart(
         with stages.stage(f"evaluation of the base policy: script 3 on the test split ({numbers.evaluation_time})"):
             base_evaluation = evaluate("base", str(base))
         rollouts = numbers.tasks * numbers.group_size
+        job = folder / "checkpoints" / "Learn2Ask" / "quickstart"
+        # What a former engine had made ready for sampling is not loaded in this one: main.py is to do it again.
+        (job / "latest_state_dict_iteration.txt").unlink(missing_ok=True)
         with stages.stage(f"training: main.py, {steps} GRPO steps of {rollouts} rollouts ({numbers.training_time})"):
             curve = RewardCurve(folder / "logs" / "train.log", steps)
             script(
@@ -142,7 +145,7 @@ def quickstart(
                 log="train.log",
             )
         with stages.stage(f"evaluation of the tuned policy: script 3 on the test split ({numbers.tuned_time})"):
-            tuned_evaluation = evaluate("tuned", str(folder / "checkpoints" / "Learn2Ask" / "quickstart"))
+            tuned_evaluation = evaluate("tuned", str(job))
 
     with stages.stage("report: base against tuned"):
         plot_reward_curve(curve.rewards, folder / "reward_curve.png")
