@@ -29,6 +29,9 @@ EVALUATE = PACKAGE / "data_prepare" / "3_rollout_then_evaluate.py"
 TRAIN = PACKAGE / "main.py"
 
 
+CONVERT = PACKAGE / "data_prepare" / "convert.py"
+
+
 SCRIPTS = [EXTRACT, BUILD, EVALUATE, TRAIN]
 
 
