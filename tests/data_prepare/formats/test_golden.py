@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from run_scripts import CONVERT, run
+from run_scripts import CONVERT, run, summary_of
 
 GOLDEN = Path(__file__).parent / "golden"
 ROLES = ("--user_roles", "patient", "--assistant_roles", "doctor,nurse")
@@ -116,10 +116,4 @@ def test_a_file_of_every_format_becomes_what_it_should(tmp_path, file, flags, sa
 
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "out.jsonl").read_text() == (GOLDEN / f"{name}.expected.jsonl").read_text()
-    assert summary(result.stdout) == {key: str(value) for key, value in said.items()}
-
-
-def summary(text):
-    """Label and value of every line of a summary, without its title and the seconds."""
-    rows = [line.strip().rsplit("  ", 1) for line in text.splitlines()[1:]]
-    return {label.strip(): value for label, value in rows if label.strip() != "seconds"}
+    assert summary_of(result) == {key: str(value) for key, value in said.items()}

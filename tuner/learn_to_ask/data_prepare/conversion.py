@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,38 @@ from tuner.learn_to_ask.data_prepare.formats.files import Reading, input_files, 
 from tuner.learn_to_ask.data_prepare.formats.rows import Outcome, PassedOver, Refused, Row
 from tuner.learn_to_ask.data_prepare.formats.select import FORMATS, Format, looks_like
 from tuner.learn_to_ask.data_prepare.formats.spool import by_session
-from tuner.learn_to_ask.data_prepare.formats.table import TableRow, from_table, table_row
+from tuner.learn_to_ask.data_prepare.formats.table import TableRow, from_table, has_columns, table_row
 from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular
 from tuner.learn_to_ask.data_prepare.formats.upstream import to_processed
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import LineError, ReadReport, read_jsonl, require_input, write_jsonl
 
 
+@dataclass
 class _Import:
-    """One import: its settings and its counts."""
+    """One import: what to do, and what came of it so far.
 
-    def __init__(self, format: Format, path: Path, *, roles: Roles, table: Tabular, strict: bool) -> None:
-        self.format, self.path, self.roles, self.table, self.strict = format, path, roles, table, strict
-        self.report = ReadReport()
-        self.rows = 0
-        self.others: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
+    Attributes:
+        known: The format of the input.
+        path: A file, or a folder of files.
+        roles: Of the log.
+        table: What a flat table looks like.
+        strict: A bad row is an error.
+        rows: How many were read.
+        others: Rows by the other format that they look like, `""` for none.
+        notes: What was left out or changed, and how often.
+        report: What became records, and what was skipped.
+    """
+
+    known: Format
+    path: Path
+    roles: Roles
+    table: Tabular
+    strict: bool
+    rows: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    report: ReadReport = field(default_factory=ReadReport)
 
     def records(self) -> Iterator[BaseModel]:
         """The records of all files, none of them twice.
@@ -39,15 +56,15 @@ class _Import:
             UserError: When there is none.
         """
         seen: set[int] = set()
-        for outcome in progress(self._outcomes(), title="converting", total=None, unit=self.format.makes):
+        for outcome in progress(self._outcomes(), title="converting", total=None, unit=self.known.makes):
             if isinstance(outcome, PassedOver):
                 self.notes[f"passed over: {outcome.kind}"] += 1
             elif isinstance(outcome, Refused):
-                self.skip(outcome.place, outcome.kind, outcome.reason)
+                self._skip(outcome.place, outcome.kind, outcome.reason)
             else:
-                key = getattr(outcome.record, self.format.key)
+                key = getattr(outcome.record, self.known.key)
                 if hash(key) in seen:
-                    self.skip(outcome.place, f"duplicate {self.format.key}", f"duplicate {self.format.key} {key!r}")
+                    self._skip(outcome.place, f"duplicate {self.known.key}", f"duplicate {self.known.key} {key!r}")
                     continue
                 seen.add(hash(key))
                 self.report.good += 1
@@ -55,49 +72,46 @@ class _Import:
                 yield outcome.record
         self.report.say_how_many_more(self.path, unit="rows")
         if not self.report.good:
-            raise UserError(self._nothing())
-
-    def skip(self, place: str, kind: str, reason: str) -> None:
-        """Names and counts what cannot be used; see `ReadReport.skip`."""
-        self.report.skip(place, kind, reason, strict=self.strict)
+            raise UserError(self._why_nothing())
 
     def _outcomes(self) -> Iterator[Outcome]:
-        if self.format.convert is not None:
-            return self.format.convert(self._rows(), self.roles)
-        return from_table(
-            by_session(progress(self._table_rows(), title="sorting", total=None, unit="rows")), self.roles
-        )
+        if self.known.convert is not None:
+            return self.known.convert(self._rows(), self.roles)
+        rows = progress(self._table_rows(), title="sorting", total=None, unit="rows")
+        return from_table(by_session(rows), self.roles)
 
     def _rows(self) -> Iterator[Row]:
         """The rows that look like the format."""
-        is_table = self.format.convert is None
-        reading = Reading(
-            strict=self.strict, nan=self.format.nan, is_row=self.format.looks, table=self.table if is_table else None
-        )
+        table = self.table if self.known.convert is None else None
+        reading = Reading(strict=self.strict, nan=self.known.nan, is_row=self.known.looks, table=table)
         for file in input_files(self.path):
             for row in read_rows(file, reading, self.report):
                 self.rows += 1
-                if self.format.looks(row.value):
+                if self.known.looks(row.value) or (table and has_columns(row.value, table.columns)):
                     yield row
                     continue
                 other = looks_like(row.value)
                 self.others[other or ""] += 1
-                kind = f"looks like {other}" if other else f"not {self.format.what}"
-                self.skip(row.place, kind, f"is none of the {self.format.what}" + (f", {kind}" if other else ""))
+                kind = f"looks like {other}" if other else f"none of the {self.known.what}"
+                self._skip(row.place, kind, f"is none of the {self.known.what}" + (f", {kind}" if other else ""))
 
     def _table_rows(self) -> Iterator[TableRow]:
         for row in self._rows():
             try:
                 yield table_row(row, self.table.columns)
             except LineError as error:
-                self.skip(row.place, error.kind, error.reason)
+                self._skip(row.place, error.kind, error.reason)
 
-    def _nothing(self) -> str:
+    def _skip(self, place: str, kind: str, reason: str) -> None:
+        """Names and counts what cannot be used; see `ReadReport.skip`."""
+        self.report.skip(place, kind, reason, strict=self.strict)
+
+    def _why_nothing(self) -> str:
         """What to say when nothing could be used."""
         other = next((name for name, _ in self.others.most_common(1) if name), None)
         if other:
-            return f"{self.path}: holds no {self.format.what}; it looks like {FORMATS[other].what}: pass --from {other}"
-        return f"{self.path}: holds no usable {self.format.what}; the lines above say why"
+            return f"{self.path}: holds no {self.known.what}; it looks like {FORMATS[other].what}: pass --from {other}"
+        return f"{self.path}: holds no usable {self.known.what}; the lines above say why"
 
 
 def import_logs(
@@ -132,11 +146,11 @@ def import_logs(
     started = time.monotonic()
     input_files(input_path)
     check_output(output_file, "OUT", overwrite=overwrite)
-    job = _Import(FORMATS[source], input_path, roles=roles, table=table, strict=strict)
+    job = _Import(FORMATS[source], input_path, roles, table, strict)
     written = write_jsonl(output_file, job.records())
     print_summary(
         f"converted: {output_file}",
-        [("rows", job.rows), *job.report.skipped_rows, *sorted(job.notes.items()), (job.format.makes, written)],
+        [("rows", job.rows), *job.report.skipped_rows, *sorted(job.notes.items()), (job.known.makes, written)],
         started=started,
     )
     return EXIT_FAILURES if job.report.too_many_bad(max_bad_lines) else EXIT_DONE

@@ -1,6 +1,7 @@
 """Reads the rows of a file, whatever holds them: JSON Lines, whole JSON, CSV or Parquet."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,10 +15,11 @@ from tuner.learn_to_ask.jsonl import LineError, ReadReport, open_lines, parse_js
 
 # What may be in memory at once: a line, or a file that is not one value a line.
 LONGEST_LINE = 64 << 20
-LARGEST_WHOLE = 256 << 20
+LARGEST_WHOLE = 128 << 20
 _HEAD = 1 << 16
 _BLANK = b" \t\r\n\0"
 _BOM = b"\xef\xbb\xbf"
+_SPACE = re.compile(r"\s*")
 _OTHER = {b"PK\x03\x04": "a ZIP archive or an Excel workbook", b"SQLite format": "an SQLite database", b"%PDF": "a PDF"}
 
 
@@ -160,26 +162,27 @@ def _whole_values(path: Path, *, nan: bool) -> list[Any] | None:
                 "wanted; convert it: jq -c '.[]' for an array, jq -c . otherwise"
             )
         return None
+    text = text.removeprefix(_BOM).strip(_BLANK)
     try:
-        return list(_split(text.removeprefix(_BOM).strip(_BLANK), nan=nan))
+        return [parse_json(text, nan=nan)]
     except LineError as error:
-        if is_whole:
+        values = _one_after_the_other(text, nan=nan)
+        if values is None and is_whole:
             raise UserError(f"{path}: {error.reason}; the file is JSON over several lines, and damaged") from error
-        return None
+        return values
 
 
-def _split(text: bytes, *, nan: bool) -> Iterator[Any]:
-    """The JSON values that stand one after the other in a text.
-
-    Raises:
-        LineError: When they do not.
-    """
+def _one_after_the_other(text: bytes, *, nan: bool) -> list[Any] | None:
+    """The JSON values that follow each other in a text, `None` when something else is among them."""
+    values: list[Any] = []
+    decoder, end = json.JSONDecoder(), 0
     try:
         rest = text.decode()
-        decoder = json.JSONDecoder()
-        while rest:
-            _, end = decoder.raw_decode(rest)
-            yield parse_json(rest[:end].encode(), nan=nan)
-            rest = rest[end:].lstrip()
-    except (ValueError, RecursionError) as error:
-        raise LineError("not JSON", f"not JSON: {error}") from error
+        while end < len(rest):
+            start = end
+            _, end = decoder.raw_decode(rest, start)
+            values.append(parse_json(rest[start:end].encode(), nan=nan))
+            end = _SPACE.match(rest, end).end()  # type: ignore[union-attr]  # it always matches
+    except (ValueError, RecursionError, LineError):
+        return None
+    return values

@@ -5,13 +5,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
+from tuner.learn_to_ask.data_prepare.formats.dialogue import Logged
 from tuner.learn_to_ask.data_prepare.formats.table import TableRow
 from tuner.learn_to_ask.errors import UserError
 
 # The index hands sessions out in the order of their first rows, and the rows of each in theirs, without sorting texts.
 _ORDER = """
-SELECT rows.row FROM (SELECT session, MIN(number) AS start FROM rows GROUP BY session ORDER BY start) AS first
-CROSS JOIN rows ON rows.session = first.session ORDER BY first.start, rows.number
+WITH first AS (SELECT session, MIN(number) AS start FROM rows GROUP BY session ORDER BY start)
+SELECT rows.session, rows.row FROM first CROSS JOIN rows ON rows.session = first.session
+ORDER BY first.start, rows.number
 """
 
 
@@ -27,12 +29,18 @@ def by_session(rows: Iterable[TableRow]) -> Iterator[TableRow]:
     with closing(sqlite3.connect("")) as spool:  # a file without a name, which goes with the process
         try:
             spool.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, session TEXT, row BLOB)")
-            packed = ((row.session, pickle.dumps(row)) for row in rows)
-            spool.executemany("INSERT INTO rows (session, row) VALUES (?, ?)", packed)
+            spool.executemany("INSERT INTO rows (session, row) VALUES (?, ?)", map(_packed, rows))
             spool.execute("CREATE INDEX sessions ON rows (session)")
-            for (row,) in spool.execute(_ORDER):
-                yield pickle.loads(row)
+            for session, row in spool.execute(_ORDER):
+                place, diagn, role, content, when = pickle.loads(row)
+                yield TableRow(place, session, diagn, Logged(role=role, content=content, time=when))
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
             raise UserError("the temporary folder is full; name another one in SQLITE_TMPDIR") from error
+
+
+def _packed(row: TableRow) -> tuple[str, bytes]:
+    """A row as it lies on the disk; a tuple is packed in half the time of a dataclass."""
+    message = row.message
+    return row.session, pickle.dumps((row.place, row.diagn, message.role, message.content, message.time))

@@ -55,6 +55,11 @@ def is_table_row(value: object) -> bool:
     )
 
 
+def has_columns(value: object, columns: Columns) -> bool:
+    """Whether a row has the columns, whatever others it has."""
+    return isinstance(value, dict) and all(name in value for name in columns.names)
+
+
 def table_row(row: Row, columns: Columns) -> TableRow:
     """A row by the names of its columns.
 
@@ -63,7 +68,7 @@ def table_row(row: Row, columns: Columns) -> TableRow:
     """
     missing = [name for name in columns.names if name not in row.value]
     if missing:
-        raise LineError(f"no {missing[0]}", f"has no {missing[0]!r}")
+        raise LineError("no such column", f"has no {missing[0]!r}; its columns: {', '.join(map(str, row.value))}"[:200])
     session = row.value[columns.session]
     if isinstance(session, float) and session.is_integer():
         session = int(session)
