@@ -22,9 +22,15 @@ def write_sessions(path, count):
 
 
 def run(script, *flags):
-    """The finished process and the most memory it held, in MiB."""
+    """Exit code and output of a numbered script, and the most memory it held, in MiB."""
+    return run_python(SCRIPTS / script, *flags)
+
+
+def run_python(*arguments):
+    """The same of any command of Python."""
     with subprocess.Popen(
-        [sys.executable, str(SCRIPTS / script), *map(str, flags)],
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,7 +75,8 @@ def test_a_table_of_fifty_thousand_sessions_takes_no_more_memory_than_one_of_a_t
     for count in (1_000, 50_000):
         table, logs = tmp_path / f"{count}.csv", tmp_path / f"{count}.jsonl"
         write_table(table, count)
-        code, output, peaks[count] = run("convert.py", "--from", "table", table, logs)
+        module = "tuner.learn_to_ask.data_prepare.convert"
+        code, output, peaks[count] = run_python("-m", module, "--from", "table", table, logs)
         assert (code, len(logs.read_text().splitlines())) == (0, count), output
 
     assert peaks[50_000] - peaks[1_000] < 25

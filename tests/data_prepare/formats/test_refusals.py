@@ -261,6 +261,22 @@ def test_an_empty_folder_is_named(tmp_path):
     assert error_of(convert(tmp_path, "agentscope", name="in")) == "in: the folder holds no file"
 
 
+def test_an_output_in_the_folder_that_is_read_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.jsonl", CHAT)
+    result = run(tmp_path, CONVERT, "--from", "openai", "in", "in/out.jsonl")
+    assert error_of(result) == "OUT in/out.jsonl: lies in the folder that is read; name another place"
+
+
+def test_a_compressed_file_that_breaks_off_is_named(tmp_path):
+    lines = "".join(json.dumps({**CHAT, "id": number}) + "\n" for number in range(1000))
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-99])
+    assert "in.jsonl.gz: the compressed file is damaged or cut off" in error_of(
+        convert(tmp_path, "openai", name="in.jsonl.gz")
+    )
+    assert nothing_written(tmp_path)
+
+
 def test_compressed_files_are_read(tmp_path):
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(json.dumps({"messages": CHAT["messages"]}).encode()))
     assert convert(tmp_path, "openai", name="in.jsonl.gz").returncode == 0

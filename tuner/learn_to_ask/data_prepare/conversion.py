@@ -30,6 +30,7 @@ class _Import:
     Attributes:
         known: The format of the input.
         path: A file, or a folder of files.
+        files: Those.
         roles: Of the log.
         table: What a flat table looks like.
         strict: A bad row is an error.
@@ -41,6 +42,7 @@ class _Import:
 
     known: Format
     path: Path
+    files: list[Path]
     roles: Roles
     table: Tabular
     strict: bool
@@ -84,7 +86,7 @@ class _Import:
         """The rows that look like the format."""
         table = self.table if self.known.convert is None else None
         reading = Reading(strict=self.strict, nan=self.known.nan, is_row=self.known.looks, table=table)
-        for file in input_files(self.path):
+        for file in self.files:
             for row in read_rows(file, reading, self.report):
                 self.rows += 1
                 if self.known.looks(row.value) or (table and has_columns(row.value, table.columns)):
@@ -144,9 +146,11 @@ def import_logs(
         UserError: When nothing can be used.
     """
     started = time.monotonic()
-    input_files(input_path)
+    files = input_files(input_path)
     check_output(output_file, "OUT", overwrite=overwrite)
-    job = _Import(FORMATS[source], input_path, roles, table, strict)
+    if input_path.is_dir() and output_file.parent.resolve() == input_path.resolve():
+        raise UserError(f"OUT {output_file}: lies in the folder that is read; name another place")
+    job = _Import(FORMATS[source], input_path, files, roles, table, strict)
     written = write_jsonl(output_file, job.records())
     print_summary(
         f"converted: {output_file}",

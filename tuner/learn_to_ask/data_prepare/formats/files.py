@@ -1,12 +1,15 @@
 """Reads the rows of a file, whatever holds them: JSON Lines, whole JSON, CSV or Parquet."""
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tuner.learn_to_ask.data_prepare.formats.rows import Row
 from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular, csv_rows, is_parquet, parquet_rows
@@ -67,7 +70,7 @@ def read_rows(path: Path, reading: Reading, report: ReadReport) -> Iterator[Row]
     Raises:
         UserError: When it is empty, none of the formats, or too large for the memory.
     """
-    with open_lines(path) as file:
+    with _opened(path) as file:
         head = file.read(_HEAD)
     text = head.removeprefix(_BOM).lstrip(_BLANK)
     if not text:
@@ -87,6 +90,22 @@ def read_rows(path: Path, reading: Reading, report: ReadReport) -> Iterator[Row]
         yield from csv_rows(_lines(path), reading.table, report, path=path, strict=reading.strict)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read from, decompressed.
+
+    Raises:
+        UserError: When its compression is damaged.
+    """
+    import zstandard
+
+    try:
+        with open_lines(path) as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise UserError(f"{path}: the compressed file is damaged or cut off: {error}") from error
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of every line.
 
@@ -94,7 +113,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         UserError: For a line that is too long to be held.
     """
     number = 0
-    with open_lines(path) as file:
+    with _opened(path) as file:
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
@@ -153,7 +172,7 @@ def _whole_values(path: Path, *, nan: bool) -> list[Any] | None:
     except LineError:
         pass
     is_whole = first.startswith(b"[") or first == b"{"  # else it may be a bad line among good ones
-    with open_lines(path) as file:
+    with _opened(path) as file:
         text = file.read(LARGEST_WHOLE + 1)
     if len(text) > LARGEST_WHOLE:
         if is_whole:
