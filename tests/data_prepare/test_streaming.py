@@ -22,9 +22,15 @@ def write_sessions(path, count):
 
 
 def run(script, *flags):
-    """The finished process and the most memory it held, in MiB."""
+    """Exit code and output of a numbered script, and the most memory it held, in MiB."""
+    return run_python(SCRIPTS / script, *flags)
+
+
+def run_python(*arguments):
+    """The same of any command of Python."""
     with subprocess.Popen(
-        [sys.executable, str(SCRIPTS / script), *map(str, flags)],
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,6 +58,28 @@ def test_a_hundred_thousand_sessions_take_no_more_memory_than_a_thousand(tmp_pat
     # What may grow: the hashes that find duplicates (about 60 bytes a record) and the journal's offsets (8 bytes).
     assert peaks[100_000][0] - peaks[1_000][0] < 25
     assert peaks[100_000][1] - peaks[1_000][1] < 35
+
+
+def write_table(path, count):
+    """A message in each row, the sessions of a hundred at a time one after the other's messages."""
+    with path.open("w") as file:
+        file.write("session_id,role,content\n")
+        for start in range(0, count, 100):
+            for role in ("user", "assistant", "user", "assistant"):
+                file.writelines(f"{number},{role},{'hm ' * 20}\n" for number in range(start, start + 100))
+
+
+@pytest.mark.slow
+def test_a_table_of_fifty_thousand_sessions_takes_no_more_memory_than_one_of_a_thousand(tmp_path):
+    peaks = {}
+    for count in (1_000, 50_000):
+        table, logs = tmp_path / f"{count}.csv", tmp_path / f"{count}.jsonl"
+        write_table(table, count)
+        module = "tuner.learn_to_ask.data_prepare.convert"
+        code, output, peaks[count] = run_python("-m", module, "--from", "table", table, logs)
+        assert (code, len(logs.read_text().splitlines())) == (0, count), output
+
+    assert peaks[50_000] - peaks[1_000] < 25
 
 
 def test_a_full_disk_is_one_clear_line_and_resumable(tmp_path):

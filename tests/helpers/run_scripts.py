@@ -29,6 +29,9 @@ EVALUATE = PACKAGE / "data_prepare" / "3_rollout_then_evaluate.py"
 TRAIN = PACKAGE / "main.py"
 
 
+CONVERT = PACKAGE / "data_prepare" / "convert.py"
+
+
 SCRIPTS = [EXTRACT, BUILD, EVALUATE, TRAIN]
 
 
@@ -150,3 +153,9 @@ def error_of(result):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
+
+
+def summary_of(result):
+    """Label and value of every line of the closing summary, without its title and the seconds."""
+    rows = [line.strip().rsplit("  ", 1) for line in result.stdout.splitlines()[1:]]
+    return {label.strip(): value for label, value in rows if label.strip() != "seconds"}

@@ -84,6 +84,30 @@ class ReadReport:
     line: int = 0
     bad: Counter[str] = field(default_factory=Counter)
 
+    def skip(self, place: str, kind: str, reason: str, *, strict: bool, quiet: bool = False) -> None:
+        """Counts what cannot be used, and prints the first of it to stderr.
+
+        Args:
+            place: Where it stands, `file:line`.
+            kind: What sort of fault it is, for counting.
+            reason: What exactly, for reading.
+            strict: It is an error instead.
+            quiet: It is only counted.
+
+        Raises:
+            UserError: When `strict`.
+        """
+        if strict:
+            raise UserError(f"{place}: {reason}")
+        self.bad[kind] += 1
+        if not quiet and self.skipped <= SHOWN_BAD_LINES:
+            print(f"{place}: skipped: {reason}", file=sys.stderr)
+
+    def say_how_many_more(self, path: Path, unit: str = "lines") -> None:
+        """Prints how many were skipped without being named, if any."""
+        if self.skipped > SHOWN_BAD_LINES:
+            print(f"{path}: skipped: {self.skipped - SHOWN_BAD_LINES} more {unit}", file=sys.stderr)
+
     def too_many_bad(self, max_share: float) -> bool:
         """Whether more than this share of the lines could not be used."""
         return self.skipped > max_share * (self.good + self.skipped)
@@ -123,8 +147,33 @@ def parse_line(line: bytes, record_type: type[RecordT]) -> RecordT:
     Raises:
         LineError: When it is no UTF-8, no JSON, or not the schema.
     """
+    return as_record(parse_json(line), record_type)
+
+
+def parse_json(text: bytes, *, nan: bool = False) -> Any:
+    """A line, or a whole file, as what its JSON says; see `parse_line`.
+
+    Args:
+        text: As it stands in the file.
+        nan: `NaN` and `Infinity`, which Python's own writer makes of such numbers, are read as such.
+
+    Raises:
+        LineError: When it is no UTF-8 or no JSON.
+    """
     try:
-        return record_type.model_validate(_parse(line.removeprefix(_BOM).decode()))
+        return _parse(text.removeprefix(_BOM).decode(), nan=nan)
+    except (ValueError, RecursionError) as error:
+        raise LineError(*_explain(error)) from error
+
+
+def as_record(value: object, record_type: type[RecordT]) -> RecordT:
+    """What some JSON says as a record.
+
+    Raises:
+        LineError: When it is not the schema.
+    """
+    try:
+        return record_type.model_validate(value)
     except (ValueError, RecursionError) as error:
         raise LineError(*_explain(error)) from error
 
@@ -174,13 +223,9 @@ def read_jsonl(
                     yield record
                     continue
                 kind, reason = f"duplicate {unique_key}", f"duplicate {unique_key} {key!r}"
-            if strict:
-                raise UserError(f"{path}:{number}: {reason}")
-            report.bad[kind] += 1
-            if not quiet and report.skipped <= SHOWN_BAD_LINES:
-                print(f"{path}:{number}: skipped: {reason}", file=sys.stderr)
-    if not quiet and report.skipped > SHOWN_BAD_LINES:
-        print(f"{path}: skipped: {report.skipped - SHOWN_BAD_LINES} more lines", file=sys.stderr)
+            report.skip(f"{path}:{number}", kind, reason, strict=strict, quiet=quiet)
+    if not quiet:
+        report.say_how_many_more(path)
 
 
 def open_lines(path: Path) -> BinaryIO:
@@ -214,11 +259,13 @@ def _refuse_other_formats(path: Path) -> None:
         raise UserError(f"{path}: its JSON is pretty-printed over several lines, {lines}; convert it: jq -c .")
 
 
-def _parse(line: str) -> Any:
-    """Strict JSON: `NaN`, `Infinity`, numbers that become it, and half surrogate pairs are refused."""
+def _parse(line: str, *, nan: bool = False) -> Any:
+    """Strict JSON: numbers that become `Infinity`, half surrogate pairs and, unless `nan`, `NaN` are refused."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON value")
+    def constant(name: str) -> float:
+        if nan:
+            return float(name)
+        raise ValueError(f"{name} is no JSON value")
 
     def finite(number: str) -> float:
         value = float(number)
@@ -226,7 +273,7 @@ def _parse(line: str) -> Any:
             raise ValueError(f"{number} is too large")
         return value
 
-    value = json.loads(line, parse_constant=refuse, parse_float=finite)
+    value = json.loads(line, parse_constant=constant, parse_float=finite)
     if "\\ud" in line.lower():
         # Half a surrogate pair has no UTF-8 form: no tokenizer and no server could take it.
         json.dumps(value, ensure_ascii=False).encode()
