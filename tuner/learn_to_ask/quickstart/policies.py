@@ -116,7 +116,7 @@ TOY_NUMBERS = PolicyNumbers(
 
 PRETRAINED_NUMBERS = PolicyNumbers(
     base=WarmStartConfig(),
-    steps=24,
+    steps=16,
     tasks=4,
     group_size=4,
     learning_rate=1e-3,
