@@ -131,8 +131,8 @@ PRETRAINED_NUMBERS = PolicyNumbers(
     micro_batch=8,
     shortest_bucket=256,
     base_title="a pretrained model imitates a doctor who stops badly",
-    base_time="about 10 minutes",
-    evaluation_time="about 6 minutes",
-    training_time="about 3 minutes a step",
-    tuned_time="about 6 minutes",
+    base_time="3 to 10 minutes",
+    evaluation_time="4 to 8 minutes",
+    training_time="1.5 to 3 minutes a step",
+    tuned_time="4 to 8 minutes",
 )
