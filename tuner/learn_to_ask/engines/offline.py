@@ -28,7 +28,7 @@ class OfflineEngine:
     """Answers every conversation with a rule."""
 
     def __init__(self, answer: Callable[[list[dict[str, str]]], str]) -> None:
-        """Takes the rule: `extract_answer` or `grade_answer`."""
+        """Takes the rule: `extract_answer`, `grade_answer` or `judge_answer`."""
         self.description = f"offline:{answer.__name__}"
         self._answer = answer
 
@@ -92,6 +92,25 @@ def grade_answer(messages: list[dict[str, str]]) -> str:
         f"<think>{questions} questions; the closest item of the reference scores {content_score}.</think>\n"
         f"<format_score>{format_score}</format_score>\n<content_score>{content_score}</content_score>"
     )
+
+
+def judge_answer(messages: list[dict[str, str]]) -> str:
+    """The rule of the judge of sessions: the share of the doctor's questioning lines that the patient reacts to.
+
+    All of them earn 1.0, some 0.5, none 0.0. A doctor who asks nothing earns 0.5: that teaches to stop.
+
+    Args:
+        messages: As `prompt.judging_messages` makes them.
+
+    Returns:
+        The two tags.
+    """
+    speakers = [line.partition(": ")[::2] for line in messages[-1]["content"].splitlines()]
+    last_reaction = max((place for place, (speaker, _) in enumerate(speakers) if speaker == "patient"), default=-1)
+    asked = [place for place, (speaker, text) in enumerate(speakers) if speaker == "doctor" and asks(text)]
+    answered = sum(place < last_reaction for place in asked)
+    score = 0.5 if 0 < answered < len(asked) or not asked else float(answered > 0)
+    return f"<think>{answered} of {len(asked)} questions are answered.</think>\n<teaches>{score}</teaches>"
 
 
 @dataclass(frozen=True, slots=True)
