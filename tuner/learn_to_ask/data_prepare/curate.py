@@ -24,7 +24,7 @@ from tuner.learn_to_ask.data_prepare.curation.personal_data import SCORE
 from tuner.learn_to_ask.data_prepare.curation.rules import RULES
 from tuner.learn_to_ask.data_prepare.curation.run import curate
 from tuner.learn_to_ask.engines.offline import judge_answer
-from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, job_settings
+from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, check_engine, job_settings
 from tuner.learn_to_ask.errors import UserError
 
 _SWITCHES = (*(rule.key for rule in RULES), "duplicate", "near_duplicate")
@@ -38,7 +38,7 @@ def main() -> int:
         output_file=arguments.output_file,
         report_file=arguments.report,
         settings=_settings(arguments),
-        judge=_judge(arguments) if arguments.judge else None,
+        judge=_judge(arguments),
         strict=arguments.strict,
         max_bad_lines=arguments.max_bad_lines,
         resume=arguments.resume,
@@ -118,14 +118,21 @@ def _settings(arguments: argparse.Namespace) -> CurationSettings:
     )
 
 
-def _judge(arguments: argparse.Namespace) -> JudgeSettings:
-    """What the flags say of the judge."""
+def _judge(arguments: argparse.Namespace) -> JudgeSettings | None:
+    """What the flags say of the judge, `None` when there is none.
+
+    Raises:
+        UserError: When its engine cannot be had.
+    """
+    if not arguments.judge:
+        for flag in ("judge_model_path", "judge_base_url"):
+            if getattr(arguments, flag):
+                raise UserError(f"--{flag}: nobody judges; pass --judge as well")
+        return None
+    model_path, model_flag = arguments.judge_model_path, "--judge_model_path"
+    check_engine(arguments, prefix="judge_", model_path=model_path, model_flag=model_flag)
     job = job_settings(
-        arguments,
-        prefix="judge_",
-        model_path=arguments.judge_model_path,
-        model_flag="--judge_model_path",
-        offline_answer=judge_answer,
+        arguments, prefix="judge_", model_path=model_path, model_flag=model_flag, offline_answer=judge_answer
     )
     beside = arguments.output_file.with_name(f"{arguments.output_file.name}.judgements.jsonl")
     return JudgeSettings(job=job, judgements_file=arguments.judgements or beside, least=arguments.min_judge_score)

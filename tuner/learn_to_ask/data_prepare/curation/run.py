@@ -21,6 +21,7 @@ from tuner.learn_to_ask.data_prepare.curation.page import (
 from tuner.learn_to_ask.data_prepare.curation.reasons import Reason, reasons
 from tuner.learn_to_ask.data_prepare.curation.survey import FIGURES, REASONS, Survey, survey_sessions
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.journal import Journal
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input, write_jsonl, write_text
 
 EXAMPLES = 10  # of each reason, in the report
@@ -63,7 +64,7 @@ def curate(
     if resume and output_file.exists():
         print(f"{output_file}: already complete")
         return EXIT_DONE
-    _check_outputs(input_file, output_file, report_file, judge, overwrite=overwrite)
+    _check_outputs(input_file, output_file, report_file, judge, resume=resume, overwrite=overwrite)
     lines = ReadReport()
     total = count_lines(input_file)
     examiner = Examiner(settings)
@@ -107,37 +108,41 @@ def _remarks(
     remarks += [(f"left out: {why}", f"{count:,}") for why, count in sorted(survey.left_out.items())]
     if settings.personal_data == "mask":
         remarks += [(f"masked: {kind}", f"{count:,}") for kind, count in sorted(survey.personal.items())]
-        remarks += [("masked in", f"{survey.with_personal:,} sessions")] if survey.with_personal else []
+        remarks += [("masked in", f"{len(survey.with_personal):,} sessions")] if survey.with_personal else []
     remarks += [("kept though the judge said nothing readable", f"{not_judged:,}")] if not_judged else []
     return remarks
 
 
 def _check_outputs(
-    input_file: Path, output_file: Path, report_file: Path | None, judge: JudgeSettings | None, *, overwrite: bool
+    input_file: Path,
+    output_file: Path,
+    report_file: Path | None,
+    judge: JudgeSettings | None,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> None:
-    """Refuses outputs that are in the way.
+    """Refuses outputs that are in the way, before anything is read.
 
     Raises:
         UserError: Naming the first.
     """
-    named = [
-        ("OUT", output_file),
-        ("--report", report_file),
-        ("--judgements", judge.judgements_file if judge else None),
-    ]
+    judgements = judge.judgements_file if judge else None
+    named = [("OUT", output_file), ("--report", report_file), ("--judgements", judgements)]
     outputs = [(flag, path) for flag, path in named if path]
     for place, (flag, path) in enumerate(outputs):
         if path.resolve() in [input_file.resolve(), *(other.resolve() for _, other in outputs[:place])]:
             raise UserError(f"{flag} {path}: is another file of this run too; name another")
-        if flag != "--judgements":  # may be finished where the output is not
-            check_output(path, flag, overwrite=overwrite)
+        check_output(path, flag, overwrite=overwrite or (resume and path == judgements))
+    if judgements:
+        Journal.check_unfinished(judgements, resume=resume, overwrite=overwrite)
 
 
 def _kept(input_file: Path, survey: Survey, examiner: Examiner, *, title: str) -> Iterator[Session]:
     """The sessions that are kept so far, masked, read once more."""
     for position, session in _again(input_file, survey, title=title):
         if survey.kept(position):
-            yield examiner.mask(session)[0]
+            yield examiner.mask(session)[0] if position in survey.with_personal else session
 
 
 def _again(input_file: Path, survey: Survey, *, title: str) -> Iterator[tuple[int, Session]]:

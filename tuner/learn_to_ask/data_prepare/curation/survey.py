@@ -37,7 +37,7 @@ class Survey:
         near: Position of a near-duplicate -> the pair, by positions.
         judged: Position -> score of those that the judge finds too little in.
         personal: Kind of personal data -> how often it was found.
-        with_personal: Sessions in which any was found.
+        with_personal: Positions of the sessions in which any was found.
         left_out: Why messages were left out while reading -> how many.
     """
 
@@ -50,7 +50,7 @@ class Survey:
     near: dict[int, Pair] = field(default_factory=dict)
     judged: dict[int, float] = field(default_factory=dict)
     personal: Counter[str] = field(default_factory=Counter)
-    with_personal: int = 0
+    with_personal: set[int] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
 
     def kept(self, position: int) -> bool:
@@ -87,14 +87,15 @@ class Survey:
 
     def note(self, examined: Examined) -> None:
         """Adds the next session."""
+        if examined.personal:
+            self.with_personal.add(len(self.ids))
+            self.personal += examined.personal
         self.ids.append(examined.session.session_id)
         self.outcomes.append(_KEPT)
         for name, figure in self.figures.items():
             figure.append(getattr(examined.facts, name))
         diagnosis = str(examined.session.diagn)
         self.diagnoses.append(self.diagnosis_names.setdefault(diagnosis, len(self.diagnosis_names)))
-        self.personal += examined.personal
-        self.with_personal += bool(examined.personal)
         self.left_out.update(examined.session.dropped)
 
 
