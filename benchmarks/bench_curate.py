@@ -12,12 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tuner.learn_to_ask.jsonl import write_jsonl
 from tuner.learn_to_ask.sample_data.generate import generate_sessions
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "curate": ("curate", "logs.jsonl", "curated.jsonl", "--report", "curate.html", "--overwrite"),
     "curate, personal data apart": ("curate", "logs.jsonl", "curated.jsonl", "--personal_data", "off", "--overwrite"),

@@ -43,7 +43,8 @@ CASES = [
     ("many_questions", 1.5, EIGHT, ["p: hi", "d: since when?", "d: is it dry?", "p: no", f"d: {END}"],
      "2.0 questions in a turn of the doctor"),
     ("unanswered", 0.5, ["p: hi", "d: since when?", "p: today", "d: any fever?", f"d: {END}"],
-     ["p: hi", "d: since when?", "p: today", "d: any fever?", "d: any pain?", f"d: {END}"], "1 of 3 questions answered"),
+     ["p: hi", "d: since when?", "p: today", "d: any fever?", "d: any pain?", f"d: {END}"],
+     "1 of 3 questions answered"),
 ]  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def finding(lines, thresholds):
 
 
 def test_every_rule_has_its_case():
-    assert [case[0] for case in CASES] == sorted((rule.key for rule in RULES), key=[case[0] for case in CASES].index)
+    assert [case[0] for case in CASES] == [rule.key for rule in RULES]
 
 
 @pytest.mark.parametrize(("key", "threshold", "kept", "dropped", "said"), CASES, ids=[case[0] for case in CASES])
