@@ -12,11 +12,14 @@ from tuner.learn_to_ask.prompt import (
     extraction_messages,
     grading_messages,
     info_extract_prompt,
+    judge_prompt,
+    judging_messages,
     reward_prompt_med,
     rollout_messages,
     rollout_prompt,
     rollout_prompt_med,
     rollout_prompt_med_Ra,
+    session_rubric,
 )
 
 DIALOGUE = [
@@ -166,3 +169,14 @@ def test_the_extractor_sees_the_future_as_lines():
 @pytest.mark.parametrize("wanted", ["symptom", "nature", "location", "severity", "trigger", "medicine", "allerg", "[]"])
 def test_the_extraction_prompt_names_the_fields_and_what_to_leave_out(wanted):
     assert wanted in info_extract_prompt
+
+
+def test_the_judge_sees_the_whole_session_and_the_rubric():
+    system, dialogue = judging_messages(
+        [*DIALOGUE, {"role": "assistant", "content": "<teaches>1.0</teaches>"}], "1.0  fun"
+    )
+
+    assert system["content"] == judge_prompt.replace("{rubric}", "1.0  fun")
+    assert dialogue["content"].splitlines()[-1] == "doctor: [teaches]1.0[/teaches]"
+    for score in ("1.0", "0.5", "0.0"):
+        assert score in session_rubric
