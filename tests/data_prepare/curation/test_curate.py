@@ -8,8 +8,11 @@ import sys
 
 import pytest
 from browser import ATTACK
+from fault_server import GOOD, FaultServer
 from run_scripts import PACKAGE, names_in, read, run_as_a_user_does, write
 from sessions import END, healthy, record, session
+
+from tuner.learn_to_ask.prompt import judge_prompt, session_rubric
 
 CURATE = PACKAGE / "data_prepare" / "curate.py"
 NO_MASKING = ("--personal_data", "off")
@@ -205,6 +208,29 @@ def test_a_session_without_a_readable_judgement_stays_and_is_counted(tmp_path, c
     assert rows_of(summary)["kept though the judge said nothing readable"] == "1"
 
 
+def test_the_judge_is_any_engine_and_what_it_does_not_answer_readably_stays(tmp_path, command):
+    # Given an endpoint that likes no knees and stammers about eyes
+    write(tmp_path / "in.jsonl", *map(record, several()))
+    said = {"knee": "<think>dull</think><teaches>0.0</teaches>", "eyes": "well ..."}
+
+    def answer(messages):
+        spoken = messages[-1]["content"]
+        return next((reply for word, reply in said.items() if word in spoken), "<teaches>1.0</teaches>")
+
+    with FaultServer(lambda call: GOOD, answer=answer) as server:
+        endpoint = (f"--judge_base_url={server.base_url}", "--judge_model=judge", "--judge_concurrency=1")
+        # When it judges
+        code, summary, _ = command(*NO_MASKING, "--judge", *endpoint, "--max_retries=1")
+        # Then it was asked twice where it stammered, and one failure in five is an exit code
+        assert server.received == 6
+        assert {call.body["messages"][0]["content"] for call in server.calls} == {
+            judge_prompt.replace("{rubric}", session_rubric)
+        }
+    assert code == 1
+    assert kept(tmp_path) == ["0", "2", "3", "4"]
+    assert rows_of(summary)["kept though the judge said nothing readable"] == "1"
+
+
 def test_judgements_of_other_sessions_are_refused(tmp_path, command):
     write(tmp_path / "in.jsonl", *map(record, several()))
     write(tmp_path / "judged.jsonl", {"session_id": "other", "score": 1.0})
@@ -219,6 +245,7 @@ def test_judgements_of_other_sessions_are_refused(tmp_path, command):
     ("flags", "said"),
     [
         (["--end_marker="], "--end_marker: is empty"),
+        (["--names_model=en_core_web_sm"], "--names_model: is not used with --personal_data off"),
         (["--language=english"], "--language english: not known"),
         (["--report=in.jsonl"], "--report in.jsonl: is another file of this run too"),
         (["--judge_base_url=http://127.0.0.1:9/v1"], "--judge_base_url: nobody judges; pass --judge as well"),

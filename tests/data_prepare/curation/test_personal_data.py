@@ -109,3 +109,33 @@ def test_without_presidio_it_is_said_what_to_do(monkeypatch):
         UserError, match=r"presidio-analyzer is not installed.*learn2ask\[curate\].*--personal_data off"
     ):
         PersonalData()
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """A spaCy pipeline that knows one person and one place."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "PERSON", "pattern": "Ada Lovelace"}, {"label": "GPE", "pattern": "London"}])
+    nlp.to_disk(tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+def test_a_pipeline_finds_names_that_nothing_introduces(pipeline):
+    found = PersonalData(names_model=str(pipeline))
+
+    said = "ask Ada Lovelace in London, my name is Ada Lovelace"
+    assert found.mask(said) == ("ask [name] in London, my name is [name]", {"name": 2})
+
+
+def test_a_pipeline_that_is_not_there_or_knows_no_persons_is_refused(tmp_path):
+    import spacy
+
+    spacy.blank("en").to_disk(tmp_path / "blank")
+
+    with pytest.raises(UserError, match=r"--names_model nowhere: .*spacy download"):
+        PersonalData(names_model="nowhere")
+    with pytest.raises(UserError, match="has no label PERSON or PER"):
+        PersonalData(names_model=str(tmp_path / "blank"))

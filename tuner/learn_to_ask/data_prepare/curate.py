@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--personal_data_score", type=share, default=SCORE, help="how sure a recognizer must be: a phone number has 0.4"
     )
+    add("--names_model", default="", help="a spaCy pipeline that finds names, such as en_core_web_sm, or its folder")
     add("--similarity", type=share, default=SIMILARITY, help="share of common passages that makes near-duplicates")
     rules = parser.add_argument_group("thresholds of the rules")
     for rule in RULES:
@@ -101,8 +102,10 @@ def _settings(arguments: argparse.Namespace) -> CurationSettings:
     """What the flags say of the rules.
 
     Raises:
-        UserError: When the end marker is empty.
+        UserError: When the end marker is empty or flags contradict each other.
     """
+    if arguments.names_model and arguments.personal_data == "off":
+        raise UserError("--names_model: is not used with --personal_data off; leave one out")
     if not arguments.end_marker:
         raise UserError("--end_marker: is empty; name what ends an interview, or pass --off broken_off goes_on")
     on = (rule for rule in RULES if rule.key not in arguments.off)
@@ -113,6 +116,7 @@ def _settings(arguments: argparse.Namespace) -> CurationSettings:
         language_confidence=arguments.language_confidence,
         personal_data=arguments.personal_data,
         personal_data_score=arguments.personal_data_score,
+        names_model=arguments.names_model,
         duplicates="duplicate" not in arguments.off,
         similarity=None if "near_duplicate" in arguments.off else arguments.similarity,
     )

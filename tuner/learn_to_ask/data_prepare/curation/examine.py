@@ -22,6 +22,7 @@ class CurationSettings:
         language_confidence: From which probability on another language counts, in (0, 1].
         personal_data: Mask it, drop sessions with it, or leave it.
         personal_data_score: How sure a recognizer of personal data must be, in (0, 1].
+        names_model: A spaCy pipeline that finds names, `""` for none.
         duplicates: Whether sessions that say the same as an earlier one are dropped.
         similarity: From which on two sessions are near-duplicates, in (0, 1]; `None` for keeping those.
     """
@@ -32,6 +33,7 @@ class CurationSettings:
     language_confidence: float
     personal_data: Handling
     personal_data_score: float
+    names_model: str
     duplicates: bool
     similarity: float | None
 
@@ -67,7 +69,7 @@ class Examiner:
         if settings.language != ANY:
             self._language = LanguageCheck(settings.language, confidence=settings.language_confidence)
         if settings.personal_data != "off":
-            self._personal = PersonalData(score=settings.personal_data_score)
+            self._personal = PersonalData(score=settings.personal_data_score, names_model=settings.names_model)
 
     def mask(self, session: Session) -> tuple[Session, Counter[str]]:
         """The session without its personal data, and what was found; as it is where that is switched off."""

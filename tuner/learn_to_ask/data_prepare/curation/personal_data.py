@@ -1,6 +1,7 @@
 """Finds and masks personal data: Presidio's recognizers for phones, e-mail and numbers, and phrases that name someone.
 
-No model is loaded, so that only names are found which a phrase or a title introduces: "my name is ...", "Dr. ...".
+Without a model only names are found which a phrase or a title introduces: "my name is ...", "Dr. ...". A spaCy pipeline
+finds the others.
 """
 
 import re
@@ -21,6 +22,8 @@ _REGIONS = ("CN", "US", "GB", "DE", "FR", "ES", "IN", "BR")
 _DIGITS = 7  # of a phone number; the numbers of people and cards have more
 _DIGIT = re.compile(r"\d")
 
+_PERSONS = ("PERSON", "PER")  # what spaCy's pipelines call them
+
 _ENGLISH_NAME = (
     r"(?<=(?i:\bmy (?:full )?name(?: is|'s)|(?:\A|\b(?:full|patient) )name\s?:)\s+)"
     r"\p{L}[\p{L}'-]*(?: \p{Lu}[\p{L}'-]+){0,2}"
@@ -38,20 +41,22 @@ _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 class PersonalData:
     """Masks what identifies someone."""
 
-    def __init__(self, *, score: float = SCORE) -> None:
-        """Loads the recognizers, half a minute the first time: Presidio imports spaCy.
+    def __init__(self, *, score: float = SCORE, names_model: str = "") -> None:
+        """Loads the recognizers, which takes seconds and 400 MiB: Presidio imports spaCy, and that imports PyTorch.
 
         Args:
             score: How sure a recognizer must be, in (0, 1].
+            names_model: A spaCy pipeline that finds persons, a package or a folder; `""` for none.
 
         Raises:
-            UserError: When presidio-analyzer is not installed.
+            UserError: When presidio-analyzer is not installed or the pipeline cannot be loaded.
         """
         try:
             self._named, self._numbers, self._email = _recognizers()
         except ImportError as error:
             raise UserError(missing("presidio-analyzer", "personal data", "--personal_data off")) from error
         self._score = score
+        self._model = _names_pipeline(names_model) if names_model else None
 
     def mask(self, text: str) -> tuple[str, Counter[str]]:
         """A text with every find replaced by what it is, such as `[phone number]`.
@@ -93,6 +98,9 @@ class PersonalData:
             for result in recognizer.analyze(text, recognizer.supported_entities):
                 if result.score >= self._score:
                     yield result.start, result.end, kind
+        for entity in self._model(text).ents if self._model else ():
+            if entity.label_ in _PERSONS:
+                yield entity.start_char, entity.end_char, "name"
 
 
 def _recognizers() -> tuple[list[Any], list[Any], Any]:
@@ -135,3 +143,24 @@ def _recognizers() -> tuple[list[Any], list[Any], Any]:
     ]
     named = [("name", names), ("id", phrases("ID", _LABELLED_ID))]
     return named, numbers, ("e-mail address", OfflineEmailRecognizer())
+
+
+def _names_pipeline(name: str) -> Any:
+    """A spaCy pipeline without the parts that names do not need.
+
+    Raises:
+        UserError: When it cannot be loaded, or does not tell persons.
+    """
+    import spacy
+
+    try:
+        pipeline = spacy.load(name, exclude=["parser", "lemmatizer", "attribute_ruler"])
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--names_model {name}: {reason}; python -m spacy download en_core_web_sm gets one") from error
+    labels = {label for part in pipeline.pipe_labels.values() for label in part}
+    if labels.isdisjoint(_PERSONS):
+        raise UserError(
+            f"--names_model {name}: has no label {' or '.join(_PERSONS)}; name a pipeline that finds persons"
+        )
+    return pipeline
