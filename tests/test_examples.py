@@ -4,10 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from medical import MEDICAL
 from run_scripts import build, evaluate, extract
 
-from tuner.learn_to_ask.core.records import GradedTask, Sample, Session, Task, TaskWithRollouts
+from tuner.learn_to_ask.core.grading import parse_score
+from tuner.learn_to_ask.core.records import GradedTask, Judgement, Sample, Session, Task, TaskWithRollouts
+from tuner.learn_to_ask.engines.offline import judge_answer
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
+from tuner.learn_to_ask.prompt import judging_messages
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LOGS = Path(__file__).parents[1] / "tuner" / "learn_to_ask" / "sample_data" / "test_origin.jsonl"
@@ -21,6 +25,7 @@ def first_five(path):
     ("name", "record", "key"),
     [
         ("sessions", Session, "session_id"),
+        ("judgements", Judgement, "session_id"),
         ("samples", Sample, "cid"),
         ("tasks", Task, "cid"),
         ("rollouts", TaskWithRollouts, "cid"),
@@ -35,6 +40,14 @@ def test_there_are_five_lines_of_every_format_and_each_is_one_record(name, recor
 
 def test_the_sessions_are_those_of_the_sample_logs():
     assert first_five(EXAMPLES / "sessions.jsonl") == first_five(LOGS)
+
+
+def test_the_judgements_are_those_of_the_offline_judge_on_the_sessions():
+    sessions = read_jsonl(EXAMPLES / "sessions.jsonl", Session, unique_key="session_id", report=ReadReport())
+    judgements = read_jsonl(EXAMPLES / "judgements.jsonl", Judgement, unique_key="session_id", report=ReadReport())
+    for session, judgement in zip(sessions, judgements, strict=True):
+        score, think = parse_score(judge_answer(judging_messages(session.messages, MEDICAL), MEDICAL), name="teaches")
+        assert judgement == Judgement(session_id=session.session_id, score=score, think=think)
 
 
 @pytest.mark.parametrize(("script", "given", "made"), [(extract, "sessions", "samples"), (build, "samples", "tasks")])

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medical import MEDICAL
 
 from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.prompt import (
@@ -12,6 +13,7 @@ from tuner.learn_to_ask.prompt import (
     extraction_messages,
     grading_messages,
     info_extract_prompt,
+    judging_messages,
     reward_prompt_med,
     rollout_messages,
     rollout_prompt,
@@ -166,3 +168,13 @@ def test_the_extractor_sees_the_future_as_lines():
 @pytest.mark.parametrize("wanted", ["symptom", "nature", "location", "severity", "trigger", "medicine", "allerg", "[]"])
 def test_the_extraction_prompt_names_the_fields_and_what_to_leave_out(wanted):
     assert wanted in info_extract_prompt
+
+
+def test_the_judge_sees_the_whole_session_and_the_rubric():
+    said = [*DIALOGUE, {"role": "assistant", "content": "<teaches>1.0</teaches>"}]
+    system, dialogue = judging_messages(said, MEDICAL)
+
+    assert dialogue["content"].splitlines()[-1] == "doctor: [teaches]1.0[/teaches]"
+    for level in MEDICAL.curation.teaches.levels:
+        assert f"  {level.score}  {level.when}" in system["content"]
+    assert system["content"].endswith("<teaches>1.0, 0.5 or 0.0</teaches>")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.learn_to_ask.core.grading import parse_grade
+from tuner.learn_to_ask.core.grading import parse_grade, parse_score
 from tuner.learn_to_ask.core.reward import Scores
 
 
@@ -240,3 +240,23 @@ def test_no_reply_raises_and_every_score_lies_within_0_and_1(reply):
 @given(reasoning=st.lists(FRAGMENTS, max_size=10).map("".join), verdict=st.sampled_from([ONES, ZEROS]))
 def test_no_reasoning_changes_the_verdict_that_follows_it(reasoning, verdict):
     assert scores_of(f"<think>{reasoning}</think>{verdict}") == scores_of(verdict)
+
+
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        ("<think>clear</think>\n<teaches>0.5</teaches>", (0.5, "clear")),
+        (
+            "<think>at first <teaches>0.0</teaches></think><teaches>1</teaches>",
+            (1.0, "at first <teaches>0.0</teaches>"),
+        ),
+        ('{"teaches": 0.5}', (0.5, "")),
+        ("**teaches**: 1/1 (clear)", (1.0, "")),
+        ("<teaches>0.0</teaches>", (0.0, "")),
+        ("<teaches>2</teaches>", None),
+        ("<think><teaches>1.0</teaches>", None),
+        ("it teaches a lot", None),
+    ],
+)
+def test_a_reply_with_one_score_is_read_by_the_same_rules(reply, read):
+    assert parse_score(reply, name="teaches") == read

@@ -5,10 +5,10 @@ import itertools
 import pytest
 from medical import COMPLAINTS, MEDICAL, VOCABULARY, extract_answer, grade_answer, parse_info_set
 
-from tuner.learn_to_ask.core.grading import parse_grade
+from tuner.learn_to_ask.core.grading import parse_grade, parse_score
 from tuner.learn_to_ask.engines.base import Reply, Request, Sampling
-from tuner.learn_to_ask.engines.offline import OfflineEngine, own_words
-from tuner.learn_to_ask.prompt import extraction_messages, grading_messages
+from tuner.learn_to_ask.engines.offline import OfflineEngine, judge_answer, own_words
+from tuner.learn_to_ask.prompt import extraction_messages, grading_messages, judging_messages
 
 ATTRIBUTES = [(complaint, attribute) for complaint in COMPLAINTS for attribute in complaint.attributes]
 ANSWERS = [
@@ -207,3 +207,18 @@ def test_questions_and_complaints_are_told_apart():
         assert len(set(questions)) == len(questions)
     names = [complaint.name for complaint in COMPLAINTS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("messages", "score"),
+    [
+        ([user("a cough"), doctor("since when?"), user("today"), doctor("<med_search>")], 1.0),
+        ([user("a cough"), doctor("since when?"), user("today"), doctor("is it dry?"), doctor("<med_search>")], 0.5),
+        ([user("a cough"), doctor("since when?"), doctor("<med_search>")], 0.0),
+        ([user("a cough"), doctor("<med_search>")], 0.5),
+    ],
+)
+def test_the_judge_goes_by_the_share_of_questions_that_are_answered(messages, score):
+    reply = judge_answer(judging_messages(messages, MEDICAL), MEDICAL)
+
+    assert parse_score(reply, name="teaches")[0] == score

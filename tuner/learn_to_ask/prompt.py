@@ -9,7 +9,7 @@ from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.domains import default_domain
 
-_GRADER_TAG = re.compile(r"<(\s*/?\s*(?:think|format_score|content_score)\s*/?\s*)>", re.IGNORECASE)
+_GRADER_TAG = re.compile(r"<(\s*/?\s*(?:think|format_score|content_score|teaches)\s*/?\s*)>", re.IGNORECASE)
 _PUBLISHED = ("rollout_prompt_med", "rollout_prompt_med_Ra", "reward_prompt_med", "info_extract_prompt")
 
 
@@ -73,6 +73,15 @@ def extraction_prompt(domain: Domain) -> str:
     return domain.fill(f"{texts.task}\n\n{texts.wanted}\n\n{rules}\n\n{texts.answer}\n") + example
 
 
+def judge_prompt(domain: Domain) -> str:
+    """The system prompt of a judge of whole sessions."""
+    texts = domain.curation
+    rubric = f"teaches - {texts.teaches.question}\n{_levels(texts.teaches)}"
+    scores = domain.choices(_scores(texts.teaches))
+    reply = f"{texts.reply}\n<think>{domain.grading.reasoning}</think>\n<teaches>{scores}</teaches>"
+    return domain.fill(f"{texts.task}\n\n{rubric}\n\n{reply}")
+
+
 def dialogue_lines(messages: Sequence[Message], domain: Domain | None = None) -> str:
     """Shows a dialogue as `patient: …` / `doctor: …`, one line a message.
 
@@ -118,6 +127,14 @@ def extraction_messages(future: Sequence[Message], domain: Domain | None = None)
     ]
 
 
+def judging_messages(messages: Sequence[Message], domain: Domain) -> list[dict[str, str]]:
+    """The chat that asks a judge whether a session teaches."""
+    return [
+        {"role": "system", "content": judge_prompt(domain)},
+        {"role": "user", "content": dialogue_lines(messages, domain)},
+    ]
+
+
 def rollout_messages(
     messages: Sequence[Message], train_mode: TrainMode, domain: Domain | None = None
 ) -> list[dict[str, str]]:
@@ -134,5 +151,6 @@ def shown_prompts(domain: Domain) -> str:
         "policy": rollout_prompt("Ra+Rs", domain),
         "grader": reward_prompt(domain),
         "extractor": extraction_prompt(domain),
+        "judge of sessions": judge_prompt(domain),
     }
     return "\n\n".join(f"--- {role} ---\n{text}" for role, text in parts.items())

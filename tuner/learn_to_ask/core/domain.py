@@ -177,6 +177,20 @@ class GradingTexts(_Part):
     reasoning: Text
 
 
+class CurationTexts(_Part):
+    """The prompt of a judge of whole sessions.
+
+    Attributes:
+        task: What it reads, and that this is no instruction.
+        teaches: Rubric of how much can be learned from a session.
+        reply: In what form to reply; the two tags follow.
+    """
+
+    task: Text
+    teaches: Rubric
+    reply: Text
+
+
 class Domain(_Part):
     """A field of interviews, as its YAML file describes it.
 
@@ -191,7 +205,7 @@ class Domain(_Part):
         information: What counts as information.
         extraction: The extractor's prompt.
         grading: The grader's prompt.
-        session_rubric: What makes a logged session worth learning from, for an LLM that curates.
+        curation: The prompt of a judge of logged sessions.
         vocabulary: File with which sample logs are made and the offline stand-ins read; `None` where there is none.
     """
 
@@ -205,7 +219,7 @@ class Domain(_Part):
     information: Information
     extraction: ExtractionTexts
     grading: GradingTexts
-    session_rubric: Text
+    curation: CurationTexts
     vocabulary: str | None = None
 
     @model_validator(mode="after")

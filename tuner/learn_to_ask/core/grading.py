@@ -4,10 +4,11 @@ import html
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 from tuner.learn_to_ask.core.reward import Scores
 
-_NAMES = ("format_score", "content_score")
+_NAMES = ("format_score", "content_score")  # of a grade
 _TAG = r"<\s*{name}\s*>([^<>]*)(?:<\s*/\s*{name}\s*>|\Z)"
 _LINE = r"^\W*{name}\W*?[:=](.*)$"
 # A number, of 1 where it is a fraction, a label before it and a remark behind it.
@@ -33,42 +34,65 @@ def parse_grade(reply: str) -> Scores | None:
     Returns:
         The scores, or `None` when one of them is missing and the grader should be asked again.
     """
+    think, verdict = _think_and_verdict(reply)
+    scores = _read(verdict, _NAMES)
+    return None if scores is None else Scores(format_score=scores[0], content_score=scores[1], think=think)
+
+
+def parse_score(reply: str, *, name: str) -> tuple[float, str] | None:
+    """Reads a reply that holds one score, in the forms and by the rules of `parse_grade`.
+
+    Args:
+        reply: The whole reply.
+        name: Of the tag, JSON key or line that holds the score.
+
+    Returns:
+        The score in [0, 1] and the reasoning, or `None` when there is none and the model should be asked again.
+    """
+    think, verdict = _think_and_verdict(reply)
+    scores = _read(verdict, (name,))
+    return None if scores is None else (scores[0], think)
+
+
+def _think_and_verdict(reply: str) -> tuple[str, str]:
+    """The reasoning, and what is outside it."""
     reasoning, closed, verdict = reply.rpartition("</think>")
     if not closed:
         reasoning, verdict = "", reply
     verdict, _, unfinished = verdict.partition("<think>")
-    scores = _read(unicodedata.normalize("NFKC", verdict))
-    if scores is None:
-        return None
     _, opened, inside = reasoning.partition("<think>")
     think = inside if opened else reasoning or unfinished
-    return Scores(format_score=scores[0], content_score=scores[1], think=think.strip())
+    return think.strip(), unicodedata.normalize("NFKC", verdict)
 
 
-def _read(verdict: str) -> tuple[float, float] | None:
-    """Format and content score in the first form that holds both."""
+def _read(verdict: str, names: Sequence[str]) -> list[float] | None:
+    """The scores of these names in the first form that holds all of them."""
     for text in (verdict, html.unescape(verdict)):
         for pattern in (_TAG, _LINE):
-            if pattern is _LINE and (found := _from_object(text)):
+            if pattern is _LINE and (found := _from_object(text, names)):
                 return found
-            scores = [_last_score(pattern.format(name=name), text) for name in _NAMES]
-            if scores[0] is not None and scores[1] is not None:
-                return scores[0], scores[1]
-            if any(f"<{name}" in text.lower() for name in _NAMES):
-                return None  # tags are there, but not both hold a score
+            if found := _all_of(_last_score(pattern.format(name=name), text) for name in names):
+                return found
+            if any(f"<{name}" in text.lower() for name in names):
+                return None  # tags are there, but not all hold a score
     return None
 
 
-def _from_object(text: str) -> tuple[float, float] | None:
-    """The scores of the last JSON object that holds both."""
+def _all_of(scores: Iterable[float | None]) -> list[float] | None:
+    """The scores, `None` where one is missing."""
+    found = list(scores)
+    return None if None in found else [score for score in found if score is not None]
+
+
+def _from_object(text: str, names: Sequence[str]) -> list[float] | None:
+    """The scores of the last JSON object that holds all of them."""
     for match in reversed(list(_OBJECT.finditer(text))):
         try:
             value = json.loads(match[0])
         except ValueError:
             continue
-        scores = [_score(str(value.get(name))) for name in _NAMES]
-        if scores[0] is not None and scores[1] is not None:
-            return scores[0], scores[1]
+        if scores := _all_of(_score(str(value.get(name))) for name in names):
+            return scores
     return None
 
 

@@ -87,6 +87,20 @@ class Session(_FromSession):
         return {**data, "dropped": [why for why in dropped(messages) if why]}
 
 
+class Judgement(_FromSession):
+    """What a judge says of a session.
+
+    Attributes:
+        session_id: Of the session.
+        score: How much it teaches, in [0, 1]; `None` when the judge gave no readable answer.
+        think: Its reasoning.
+    """
+
+    session_id: str
+    score: float | None = Field(ge=0.0, le=1.0, allow_inf_nan=False)
+    think: str = ""
+
+
 class Sample(_FromSession):
     """A context-future pair (spec section 3).
 

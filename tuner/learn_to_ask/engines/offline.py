@@ -25,7 +25,7 @@ class OfflineEngine:
     """Answers every conversation with a rule."""
 
     def __init__(self, answer: OfflineAnswer) -> None:
-        """Takes the rule: that of `extractor` or `grader`."""
+        """Takes the rule: that of `extractor`, `grader` or `judge`."""
         self.description = f"offline:{answer.__name__}"
         self._answer = answer
 
@@ -62,6 +62,11 @@ def grader(domain: Domain) -> OfflineAnswer:
         UserError: When the domain has no vocabulary.
     """
     return _rule(grade_answer, domain)
+
+
+def judge(domain: Domain) -> OfflineAnswer:
+    """The rule of the judge of sessions for a domain; it needs no vocabulary."""
+    return update_wrapper(partial(judge_answer, domain=domain), judge_answer)
 
 
 def _rule(answer: Callable[..., str], domain: Domain) -> OfflineAnswer:
@@ -116,6 +121,27 @@ def grade_answer(messages: list[dict[str, str]], domain: Domain) -> str:
         f"<think>{questions} questions; the closest item of the reference scores {content_score}.</think>\n"
         f"<format_score>{format_score}</format_score>\n<content_score>{content_score}</content_score>"
     )
+
+
+def judge_answer(messages: list[dict[str, str]], domain: Domain) -> str:
+    """The rule of the judge of sessions: the share of the expert's questioning lines that the user reacts to.
+
+    All of them earn 1.0, some 0.5, none 0.0. An expert who asks nothing earns 0.5: that teaches to stop.
+
+    Args:
+        messages: As `prompt.judging_messages` makes them.
+        domain: Of the messages.
+
+    Returns:
+        The two tags.
+    """
+    user, assistant = domain.speakers.user, domain.speakers.assistant
+    speakers = [line.partition(": ")[::2] for line in messages[-1]["content"].splitlines()]
+    last_reaction = max((place for place, (speaker, _) in enumerate(speakers) if speaker == user), default=-1)
+    asked = [place for place, (speaker, text) in enumerate(speakers) if speaker == assistant and asks(text)]
+    answered = sum(place < last_reaction for place in asked)
+    score = 0.5 if 0 < answered < len(asked) or not asked else float(answered > 0)
+    return f"<think>{answered} of {len(asked)} questions are answered.</think>\n<teaches>{score}</teaches>"
 
 
 def _reference_items(reference: str) -> list[str]:

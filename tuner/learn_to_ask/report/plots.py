@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from markupsafe import Markup
 
 from tuner.learn_to_ask.evaluation.bootstrap import Estimate
+from tuner.learn_to_ask.report.drawing import WIDTH, drawing, line, text
 from tuner.learn_to_ask.report.results import Report
 from tuner.learn_to_ask.report.tables import interval, share_of
 
 MAX_REWARD = 4.0
 SERIES = 6  # colours in the style sheet; more evaluations start over
-_WIDTH = 800
 _MARKERS = ("circle", "square", "diamond", "triangle")
 
 
@@ -20,7 +20,7 @@ def metrics_plot(report: Report) -> Markup:
     upper, middle = _panel(report, scores, top=8, ticks=(0, 0.25, 0.5, 0.75, 1))
     lower, bottom = _panel(report, ["total_reward"], top=middle + 34, ticks=(0, 1, 2, 3, 4))
     label = "Every metric with its 95% interval; the same figures are in the table above"
-    return _svg(_WIDTH, bottom + 26, label, [*upper, *lower])
+    return drawing(WIDTH, bottom + 26, label, [*upper, *lower])
 
 
 def _panel(report: Report, keys: Sequence[str], *, top: float, ticks: Sequence[float]) -> tuple[list[Markup], float]:
@@ -30,15 +30,15 @@ def _panel(report: Report, keys: Sequence[str], *, top: float, ticks: Sequence[f
     bottom = top + row * len(keys)
 
     def scale(value: float) -> float:
-        return left + value / ticks[-1] * (_WIDTH - left - 20)
+        return left + value / ticks[-1] * (WIDTH - left - 20)
 
     parts: list[Markup] = []
     for tick in ticks:
-        parts.append(_line(scale(tick), top, scale(tick), bottom, "grid"))
-        parts.append(_text(scale(tick), bottom + 15, f"{tick:g}", "tick middle"))
+        parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
+        parts.append(text(scale(tick), bottom + 15, f"{tick:g}", "tick middle"))
     for place, key in enumerate(keys):
         middle = top + row * (place + 0.5)
-        parts.append(_text(left - 14, middle + 4, report.titles[key], "end"))
+        parts.append(text(left - 14, middle + 4, report.titles[key], "end"))
         for number, one in enumerate(report.evaluations):
             across = middle + 12 * (number - (count - 1) / 2)
             label = f"{one.name}, {report.titles[key]}"
@@ -50,7 +50,7 @@ def depth_plot(report: Report) -> Markup:
     """Total reward by turn depth, with intervals."""
     height, left, bottom = 300, 50, 50
     labels = [group.label for group in report.evaluations[0].by_depth]
-    step = (_WIDTH - left - 20) / len(labels)
+    step = (WIDTH - left - 20) / len(labels)
     apart = min(14, 0.8 * step / len(report.evaluations))
 
     def scale(value: float) -> float:
@@ -59,11 +59,11 @@ def depth_plot(report: Report) -> Markup:
     user = report.evaluations[0].user
     parts: list[Markup] = []
     for tick in range(5):
-        parts.append(_line(left, scale(tick), _WIDTH - 20, scale(tick), "grid"))
-        parts.append(_text(left - 8, scale(tick) + 4, str(tick), "tick end"))
+        parts.append(line(left, scale(tick), WIDTH - 20, scale(tick), "grid"))
+        parts.append(text(left - 8, scale(tick) + 4, str(tick), "tick end"))
     for place, label in enumerate(labels):
-        parts.append(_text(left + step * (place + 0.5), height - bottom + 18, label, "tick middle"))
-    parts.append(_text((left + _WIDTH) / 2, height - 8, f"{user} turns in the context", "middle"))
+        parts.append(text(left + step * (place + 0.5), height - bottom + 18, label, "tick middle"))
+    parts.append(text((left + WIDTH) / 2, height - 8, f"{user} turns in the context", "middle"))
     for number, one in enumerate(report.evaluations):
         shift = apart * (number - (len(report.evaluations) - 1) / 2)
         points = [
@@ -74,7 +74,7 @@ def depth_plot(report: Report) -> Markup:
         parts.append(Markup('<polyline class="s{} path" points="{}"/>').format(number % SERIES, path))
         for x, found, label in points:
             parts.extend(_dot(found, number, f"{one.name}, {label} {user} turns", scale, across=x, horizontal=False))
-    return _svg(_WIDTH, height, "Total reward by turn depth; the same figures are in the table below", parts)
+    return drawing(WIDTH, height, "Total reward by turn depth; the same figures are in the table below", parts)
 
 
 def confusion_plot(report: Report) -> Markup:
@@ -85,30 +85,32 @@ def confusion_plot(report: Report) -> Markup:
     parts: list[Markup] = []
     for number, one in enumerate(report.evaluations):
         x, y = block * (number % columns), 190 * (number // columns)
-        parts.append(_text(x + left + cell, y + 18, one.name, "strong middle"))
+        parts.append(text(x + left + cell, y + 18, one.name, "strong middle"))
         matrix = one.confusion
         for column, title in enumerate(("continued", "stopped")):
-            parts.append(_text(x + left + cell * (column + 0.5), y + 40, title, "tick middle"))
-        for line, (truth, counts) in enumerate(
+            parts.append(text(x + left + cell * (column + 0.5), y + 40, title, "tick middle"))
+        for row, (truth, counts) in enumerate(
             (
                 ("continue", (matrix.continue_continue, matrix.continue_stop)),
                 ("stop", (matrix.stop_continue, matrix.stop_stop)),
             )
         ):
-            top = y + 50 + high * line
-            parts.append(_text(x + left - 10, top + high / 2 + 4, f"right: {truth}", "tick end"))
+            top = y + 50 + high * row
+            parts.append(text(x + left - 10, top + high / 2 + 4, f"right: {truth}", "tick end"))
             for column, count in enumerate(counts):
                 share = count / sum(counts) if sum(counts) else 0.0
-                kind = "right" if column == line else "wrong"
+                kind = "right" if column == row else "wrong"
                 parts.append(
                     Markup(
                         '<rect class="cell {}" x="{:.1f}" y="{:.1f}" width="{}" height="{}" fill-opacity="{:.2f}"/>'
                     ).format(kind, x + left + cell * column + 1, top + 1, cell - 2, high - 2, 0.04 + 0.31 * share)
                 )
                 middle = x + left + cell * (column + 0.5)
-                parts.append(_text(middle, top + high / 2 + 4, share_of(count, sum(counts)), "middle"))
+                parts.append(text(middle, top + high / 2 + 4, share_of(count, sum(counts)), "middle"))
     height = 190 * -(-len(report.evaluations) // columns)
-    return _svg(block * columns - gap + 4, height, "Continue and stop; the same figures are in the table below", parts)
+    return drawing(
+        block * columns - gap + 4, height, "Continue and stop; the same figures are in the table below", parts
+    )
 
 
 def legend(report: Report) -> Markup:
@@ -131,7 +133,7 @@ def _dot(
     if estimate.low is not None and estimate.high is not None:
         low, high = scale(estimate.low), scale(estimate.high)
         ends = (low, across, high, across) if horizontal else (across, low, across, high)
-        yield _line(*ends, f"s{number % SERIES} whisker")
+        yield line(*ends, f"s{number % SERIES} whisker")
     x, y = (scale(estimate.value), across) if horizontal else (across, scale(estimate.value))
     yield Markup("<g>{}<title>{}: {}</title></g>").format(_marker(x, y, number), label, interval(estimate))
 
@@ -148,20 +150,3 @@ def _marker(x: float, y: float, number: int) -> Markup:
         return Markup('<circle class="s{} mark" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(number % SERIES, x, y)
     corners = " ".join(f"{x + right:.1f},{y + down:.1f}" for right, down in points[shape])
     return Markup('<polygon class="s{} mark" points="{}"/>').format(number % SERIES, corners)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    """A straight line."""
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
-
-
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    """One line of text."""
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
-
-
-def _svg(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
-    """The drawing with its description."""
-    return Markup('<svg class="plot" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
-        width, height, label, Markup("").join(parts)
-    )
