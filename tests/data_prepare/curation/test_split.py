@@ -4,6 +4,7 @@ import runpy
 import sys
 
 import pytest
+from medical import MEDICAL
 from run_scripts import PACKAGE, names_in, read, write
 from sessions import END, record, session
 
@@ -42,7 +43,7 @@ def changed(line, number):
 
 
 def test_every_session_is_on_one_side_in_the_order_of_the_input(tmp_path, command):
-    lines = list(generate_sessions(count=120, first_id=1, seed=3))
+    lines = list(generate_sessions(MEDICAL, count=120, first_id=1, seed=3))
     write(tmp_path / "in.jsonl", *lines)
 
     code, summary, errors = command("in.jsonl", *OUTPUTS)
@@ -60,7 +61,7 @@ def test_every_session_is_on_one_side_in_the_order_of_the_input(tmp_path, comman
 
 
 def test_the_seed_decides(tmp_path, command):
-    write(tmp_path / "in.jsonl", *generate_sessions(count=60, first_id=1, seed=3))
+    write(tmp_path / "in.jsonl", *generate_sessions(MEDICAL, count=60, first_id=1, seed=3))
     drawn = []
     for seed in (0, 0, 1):
         command("in.jsonl", *OUTPUTS, f"--seed={seed}", "--overwrite")
@@ -71,7 +72,7 @@ def test_the_seed_decides(tmp_path, command):
 
 def test_near_duplicates_stay_on_one_side(tmp_path, command):
     # Given sessions of which every one has a copy that is a word longer
-    lines = list(generate_sessions(count=40, first_id=1, seed=3))
+    lines = list(generate_sessions(MEDICAL, count=40, first_id=1, seed=3))
     write(tmp_path / "in.jsonl", *lines, *(changed(line, f"copy of {line['session_id']}") for line in lines))
 
     code, summary, _ = command("in.jsonl", *OUTPUTS)
@@ -133,7 +134,7 @@ def test_a_share_that_near_duplicates_make_impossible_is_warned_of(tmp_path, com
     ids=str,
 )
 def test_what_cannot_be_used_is_named(tmp_path, command, flags, said):
-    write(tmp_path / "in.jsonl", *generate_sessions(count=4, first_id=1, seed=3))
+    write(tmp_path / "in.jsonl", *generate_sessions(MEDICAL, count=4, first_id=1, seed=3))
 
     code, _, errors = command(*flags)
 
