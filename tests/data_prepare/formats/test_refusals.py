@@ -191,6 +191,11 @@ def test_a_session_of_a_table_that_is_no_dialogue_is_named_with_its_first_row(tm
     ]
 
 
+def test_a_table_without_rows_holds_nothing(tmp_path):
+    assert error_of(convert_table(tmp_path, HEADER)) == "in.csv: holds no usable rows of a flat table"
+    assert nothing_written(tmp_path)
+
+
 # What would not fit into the memory
 
 
@@ -258,7 +263,7 @@ def test_inputs_and_outputs_are_checked_before_anything_is_read(tmp_path, direct
 
 def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "in").mkdir()
-    assert error_of(convert(tmp_path, "agentscope", name="in")) == "in: the folder holds no file"
+    assert error_of(convert(tmp_path, "agentscope", name="in")) == "IN in: the folder holds no file"
 
 
 def test_an_output_in_the_folder_that_is_read_is_refused(tmp_path):

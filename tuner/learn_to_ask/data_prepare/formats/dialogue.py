@@ -139,6 +139,25 @@ def _heard(message: Logged, roles: Roles) -> Heard:
     return Heard({"role": side, "content": text}, message.time, tuple(notes))
 
 
+def dialogue_of(value: object, roles: Roles) -> tuple[list[Message], tuple[str, ...]]:
+    """The dialogue in a list of messages that is in order, and notes on what was left out.
+
+    Args:
+        value: As `logged_messages` takes it.
+        roles: Of the log.
+
+    Raises:
+        LineError: When it is no such list, or for an unknown role or content that is no text.
+    """
+    all_heard = heard(logged_messages(value), roles)
+    return [each.message for each in all_heard if each.message is not None], left_out(all_heard)
+
+
+def left_out(messages: Iterable[Heard]) -> tuple[str, ...]:
+    """A note for everything that was left out of messages."""
+    return tuple(f"left out: {note}" for message in messages for note in message.notes)
+
+
 def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, place: str) -> Converted:
     """A session of what was heard, in the order of its times.
 
@@ -151,15 +170,15 @@ def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, pla
     Raises:
         LineError: When no dialogue is left, only one side speaks, or the times give no order.
     """
-    notes = [f"left out: {note}" for message in messages for note in message.notes]
+    notes = left_out(messages)
     said = [message for message in messages if message.message is not None]
     ordered = in_order(said)
     if ordered != said:
-        notes.append("put in the order of its times: session")
+        notes = (*notes, "put in the order of its times: session")
     dialogue = [message.message for message in ordered if message.message is not None]
     check_alternates(dialogue)
     record = as_record({"session_id": session_id, "diagn": diagn, "messages": dialogue}, Session)
-    return Converted(place, record, tuple(notes))
+    return Converted(place, record, notes)
 
 
 def check_alternates(messages: Sequence[Message]) -> None:

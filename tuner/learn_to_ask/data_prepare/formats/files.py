@@ -52,10 +52,10 @@ def input_files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         if not files:
-            raise UserError(f"{path}: the folder holds no file")
+            raise UserError(f"IN {path}: the folder holds no file")
         return files
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"IN {path}: no such file")
     return [path]
 
 

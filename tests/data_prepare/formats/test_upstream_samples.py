@@ -11,7 +11,7 @@ from tuner.learn_to_ask.core.records import Sample, Session
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, PassedOver, Refused, Row
-from tuner.learn_to_ask.data_prepare.formats.upstream import from_processed, parse_chat, to_processed
+from tuner.learn_to_ask.data_prepare.formats.upstream_samples import from_processed, parse_chat, to_processed
 from tuner.learn_to_ask.jsonl import LineError
 
 texts = st.text(st.sampled_from("ab \n:é\u2028\r") | st.characters(codec="utf-8"), min_size=1, max_size=12)
