@@ -201,7 +201,7 @@ def test_a_table_without_rows_holds_nothing(tmp_path):
 
 @pytest.mark.parametrize(("source", "name"), [("openai", "in.jsonl"), ("table", "in.csv")])
 def test_everything_on_one_line_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch, source, name):
-    monkeypatch.setattr(files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(files, "LARGEST", 1 << 20)
     start = "[" if source == "openai" else HEADER
     (tmp_path / name).write_text(start + " " * (2 << 20))
     said = f"{name}:1: the line is longer than 1 MiB, one row a line is wanted; convert an array: jq -c '.[]'"
@@ -213,7 +213,7 @@ def test_pretty_printed_json_is_read_up_to_some_size(tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text(json.dumps([CHAT], indent=1))
     assert convert(tmp_path, "openai").returncode == 0
 
-    monkeypatch.setattr(files, "LARGEST_WHOLE", 100)
+    monkeypatch.setattr(files, "LARGEST", 100)
     said = "is JSON over several lines and larger than 0 MiB, one row a line is wanted; convert it: jq -c '.[]'"
     assert said in error_of(convert(tmp_path, "openai", "--overwrite"))
 
