@@ -149,7 +149,7 @@ def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
         ("session_id\trole\tcontent\n1\tuser\thm\n", r"its columns are separated by '\t'; pass --separator '\t'"),
         (
             "id,role,content\n1,user,hm\n",
-            "has no column 'session_id'; name it with --session_column, there are: id",
+            "has no column 'session_id'; name it with --session_column, there are: 'id'",
         ),
         (f"{HEADER},role\n1,user,hm,user\n", "in.csv:1: has two columns 'role'; rename one"),
     ],
