@@ -114,7 +114,7 @@ def test_a_file_that_is_no_text_at_all_is_named(tmp_path):
         ),
         (
             [{"role": "user", "content": "a", "time": "noon"}, {"role": "assistant", "content": "b", "time": "noon"}],
-            "time 'noon' is neither ISO 8601 nor a number",
+            "time 'noon' is neither a number nor ISO 8601, 2026-03-01T10:00:00",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """What makes a session of any log: who speaks, what counts as text, in which order, and what is no dialogue."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,10 @@ _TIME_KEYS = ("timestamp", "time", "created_at", "create_time")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which names of a log are the patient, which the doctor, and which are left out; case does not matter.
+    """Which names of a log are the patient, which the doctor, and which are left out.
 
     Attributes:
-        user: Names of the patient's side.
+        user: Names of the patient's side, in lower case; that of the log does not matter.
         assistant: Names of the doctor's side.
         ignored: Names whose messages are no part of the dialogue.
     """
@@ -158,6 +159,21 @@ def left_out(messages: Iterable[Heard]) -> tuple[str, ...]:
     return tuple(f"left out: {note}" for message in messages for note in message.notes)
 
 
+def plain_diagn(value: Any) -> Any:
+    """A diagnosis as it stands; `None` for a number that is none, which pandas writes for nothing.
+
+    Raises:
+        LineError: When it cannot be written as JSON, as a date of a Parquet file cannot.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LineError("bad diagn", f"diagn is {_type(value)} that JSON cannot hold; make it text") from error
+    return value
+
+
 def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, place: str) -> Converted:
     """A session of what was heard, in the order of its times.
 
@@ -177,7 +193,7 @@ def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, pla
         notes = (*notes, "put in the order of its times: session")
     dialogue = [message.message for message in ordered if message.message is not None]
     check_alternates(dialogue)
-    record = as_record({"session_id": session_id, "diagn": diagn, "messages": dialogue}, Session)
+    record = as_record({"session_id": session_id, "diagn": plain_diagn(diagn), "messages": dialogue}, Session)
     return Converted(place, record, notes)
 
 
@@ -233,7 +249,7 @@ def moment(time: object) -> datetime | float:
             return float(text) if _NUMBER.fullmatch(text) else datetime.fromisoformat(text)
         except ValueError:
             pass
-    raise LineError("bad time", f"time {time!r} is neither ISO 8601 nor a number"[:120])
+    raise LineError("bad time", f"time {str(time)[:40]!r} is neither a number nor ISO 8601, 2026-03-01T10:00:00")
 
 
 def _text(content: object) -> tuple[str, list[str]]:

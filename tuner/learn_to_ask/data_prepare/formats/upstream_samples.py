@@ -9,7 +9,7 @@ from typing import Any
 from tuner.learn_to_ask.core.labels import decision_truth
 from tuner.learn_to_ask.core.records import Message, Sample
 from tuner.learn_to_ask.core.segmentation import turn_indices
-from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles, Side, dialogue_of
+from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles, Side, dialogue_of, plain_diagn
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, Outcome, PassedOver, Refused, Row
 from tuner.learn_to_ask.jsonl import LineError, as_record
 
@@ -115,7 +115,7 @@ def _sample(each_round: _Round, context: list[Message], *, completed: bool) -> C
     sample = {
         "cid": "",
         "session_id": value.get("session_id"),
-        "diagn": value.get("diagn"),
+        "diagn": plain_diagn(value.get("diagn")),
         "messages": context,
         "remaining_chat": each_round.future,
         "info_set": info_set,

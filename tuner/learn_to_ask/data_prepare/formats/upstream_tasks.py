@@ -1,11 +1,10 @@
 """Labelled files of the published example, and AgentJet's tasks: our records, but for names and for what is missing."""
 
-import json
 import math
 from typing import Any
 
 from tuner.learn_to_ask.core.records import GradedTask, Task
-from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles, dialogue_of
+from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles, dialogue_of, plain_diagn
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, Row
 from tuner.learn_to_ask.jsonl import LineError, as_record
 
@@ -46,14 +45,10 @@ def from_labelled(row: Row, roles: Roles, record_type: type[Task]) -> Converted:
     messages, notes = dialogue_of(row.value.get("messages"), roles)
     if messages and messages[-1]["role"] == "assistant":
         notes = (*notes, "kept, though the doctor spoke last: context")
-    value = {**row.value, "messages": messages}
+    value = {**row.value, "messages": messages, "diagn": plain_diagn(row.value.get("diagn"))}
     if record_type is GradedTask:
         value["grades"], failed = _grades(value["grades"])
         notes = (*notes, *failed)
-    try:
-        json.dumps(value.get("diagn"), allow_nan=False)
-    except ValueError as error:
-        raise LineError("bad diagn", "diagn: NaN is no JSON value") from error
     return Converted(row.place, as_record(value, record_type), notes)
 
 
