@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from run_scripts import CONVERT, run, summary_of
+from run_scripts import CONVERT, extract, run, summary_of
+
+from tuner.learn_to_ask.report.reading import read_evaluation
 
 GOLDEN = Path(__file__).parent / "golden"
 ROLES = ("--user_roles", "patient", "--assistant_roles", "doctor,nurse")
@@ -117,3 +119,15 @@ def test_a_file_of_every_format_becomes_what_it_should(tmp_path, file, flags, sa
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "out.jsonl").read_text() == (GOLDEN / f"{name}.expected.jsonl").read_text()
     assert summary_of(result) == {key: str(value) for key, value in said.items()}
+
+
+def test_script_1_takes_the_sessions(tmp_path):
+    assert run(tmp_path, CONVERT, "--from", "openai", GOLDEN / "openai.jsonl", "in.jsonl").returncode == 0
+    result = extract(tmp_path)
+    assert result.returncode == 0
+    assert summary_of(result)["sessions"] == "4"
+
+
+def test_the_report_takes_the_evaluation():
+    evaluation = read_evaluation(GOLDEN / "upstream_evaluation.expected.jsonl", name="published")
+    assert [sample.cid for sample in evaluation.samples] == ["5_1"]

@@ -114,7 +114,7 @@ def test_a_file_that_is_no_text_at_all_is_named(tmp_path):
         ),
         (
             [{"role": "user", "content": "a", "time": "noon"}, {"role": "assistant", "content": "b", "time": "noon"}],
-            "time 'noon' is neither ISO 8601 nor a number",
+            "time 'noon' is neither a number nor ISO 8601, 2026-03-01T10:00:00",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
         ("session_id\trole\tcontent\n1\tuser\thm\n", r"its columns are separated by '\t'; pass --separator '\t'"),
         (
             "id,role,content\n1,user,hm\n",
-            "has no column 'session_id'; name it with --session_column, there are: id",
+            "has no column 'session_id'; name it with --session_column, there are: 'id'",
         ),
         (f"{HEADER},role\n1,user,hm,user\n", "in.csv:1: has two columns 'role'; rename one"),
     ],
@@ -191,12 +191,17 @@ def test_a_session_of_a_table_that_is_no_dialogue_is_named_with_its_first_row(tm
     ]
 
 
+def test_a_table_without_rows_holds_nothing(tmp_path):
+    assert error_of(convert_table(tmp_path, HEADER)) == "in.csv: holds no usable rows of a flat table"
+    assert nothing_written(tmp_path)
+
+
 # What would not fit into the memory
 
 
 @pytest.mark.parametrize(("source", "name"), [("openai", "in.jsonl"), ("table", "in.csv")])
 def test_everything_on_one_line_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch, source, name):
-    monkeypatch.setattr(files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(files, "LARGEST", 1 << 20)
     start = "[" if source == "openai" else HEADER
     (tmp_path / name).write_text(start + " " * (2 << 20))
     said = f"{name}:1: the line is longer than 1 MiB, one row a line is wanted; convert an array: jq -c '.[]'"
@@ -208,7 +213,7 @@ def test_pretty_printed_json_is_read_up_to_some_size(tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text(json.dumps([CHAT], indent=1))
     assert convert(tmp_path, "openai").returncode == 0
 
-    monkeypatch.setattr(files, "LARGEST_WHOLE", 100)
+    monkeypatch.setattr(files, "LARGEST", 100)
     said = "is JSON over several lines and larger than 0 MiB, one row a line is wanted; convert it: jq -c '.[]'"
     assert said in error_of(convert(tmp_path, "openai", "--overwrite"))
 
@@ -258,7 +263,7 @@ def test_inputs_and_outputs_are_checked_before_anything_is_read(tmp_path, direct
 
 def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "in").mkdir()
-    assert error_of(convert(tmp_path, "agentscope", name="in")) == "in: the folder holds no file"
+    assert error_of(convert(tmp_path, "agentscope", name="in")) == "IN in: the folder holds no file"
 
 
 def test_an_output_in_the_folder_that_is_read_is_refused(tmp_path):

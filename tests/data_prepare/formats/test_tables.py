@@ -116,3 +116,14 @@ def test_parquet_with_a_chat_in_each_row_is_read_too(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist([chat]), tmp_path / "in.parquet")
     assert run(tmp_path, CONVERT, "--from", "openai", "in.parquet", "out.jsonl").returncode == 0
     assert read(tmp_path / "out.jsonl") == [SESSION]
+
+
+def test_a_diagnosis_that_json_cannot_hold_is_named_and_one_that_is_no_number_is_none(tmp_path):
+    # pandas writes NaN where there is nothing, and Parquet has dates
+    for diagn, code in ((float("nan"), 0), (START, 2)):
+        chat = {"session_id": "7", "diagn": diagn, "messages": SESSION["messages"]}
+        parquet.write_table(pyarrow.Table.from_pylist([chat]), tmp_path / "in.parquet")
+        result = run(tmp_path, CONVERT, "--from", "openai", "in.parquet", "out.jsonl", "--overwrite")
+        assert result.returncode == code
+    assert "in.parquet row 0: skipped: diagn is of type datetime that JSON cannot hold; make it text" in result.stderr
+    assert read(tmp_path / "out.jsonl") == [{**SESSION, "diagn": None}]

@@ -18,7 +18,7 @@ from tuner.learn_to_ask.data_prepare.formats.select import FORMATS, Format, look
 from tuner.learn_to_ask.data_prepare.formats.spool import by_session
 from tuner.learn_to_ask.data_prepare.formats.table import TableRow, from_table, has_columns, table_row
 from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular
-from tuner.learn_to_ask.data_prepare.formats.upstream import to_processed
+from tuner.learn_to_ask.data_prepare.formats.upstream_samples import to_processed
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import LineError, ReadReport, read_jsonl, require_input, write_jsonl
 
@@ -113,7 +113,8 @@ class _Import:
         other = next((name for name, _ in self.others.most_common(1) if name), None)
         if other:
             return f"{self.path}: holds no {self.known.what}; it looks like {FORMATS[other].what}: pass --from {other}"
-        return f"{self.path}: holds no usable {self.known.what}; the lines above say why"
+        why = "; the lines above say why" if self.report.skipped else ""
+        return f"{self.path}: holds no usable {self.known.what}{why}"
 
 
 def import_logs(

@@ -1,5 +1,6 @@
 """What makes a session of any log: who speaks, what counts as text, in which order, and what is no dialogue."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,10 @@ _TIME_KEYS = ("timestamp", "time", "created_at", "create_time")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which names of a log are the patient, which the doctor, and which are left out; case does not matter.
+    """Which names of a log are the patient, which the doctor, and which are left out.
 
     Attributes:
-        user: Names of the patient's side.
+        user: Names of the patient's side, in lower case; that of the log does not matter.
         assistant: Names of the doctor's side.
         ignored: Names whose messages are no part of the dialogue.
     """
@@ -139,6 +140,40 @@ def _heard(message: Logged, roles: Roles) -> Heard:
     return Heard({"role": side, "content": text}, message.time, tuple(notes))
 
 
+def dialogue_of(value: object, roles: Roles) -> tuple[list[Message], tuple[str, ...]]:
+    """The dialogue in a list of messages that is in order, and notes on what was left out.
+
+    Args:
+        value: As `logged_messages` takes it.
+        roles: Of the log.
+
+    Raises:
+        LineError: When it is no such list, or for an unknown role or content that is no text.
+    """
+    all_heard = heard(logged_messages(value), roles)
+    return [each.message for each in all_heard if each.message is not None], left_out(all_heard)
+
+
+def left_out(messages: Iterable[Heard]) -> tuple[str, ...]:
+    """A note for everything that was left out of messages."""
+    return tuple(f"left out: {note}" for message in messages for note in message.notes)
+
+
+def plain_diagn(value: Any) -> Any:
+    """A diagnosis as it stands; `None` for a number that is none, which pandas writes for nothing.
+
+    Raises:
+        LineError: When it cannot be written as JSON, as a date of a Parquet file cannot.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LineError("bad diagn", f"diagn is {_type(value)} that JSON cannot hold; make it text") from error
+    return value
+
+
 def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, place: str) -> Converted:
     """A session of what was heard, in the order of its times.
 
@@ -151,15 +186,15 @@ def session_of(session_id: object, diagn: Any, messages: Sequence[Heard], *, pla
     Raises:
         LineError: When no dialogue is left, only one side speaks, or the times give no order.
     """
-    notes = [f"left out: {note}" for message in messages for note in message.notes]
+    notes = left_out(messages)
     said = [message for message in messages if message.message is not None]
     ordered = in_order(said)
     if ordered != said:
-        notes.append("put in the order of its times: session")
+        notes = (*notes, "put in the order of its times: session")
     dialogue = [message.message for message in ordered if message.message is not None]
     check_alternates(dialogue)
-    record = as_record({"session_id": session_id, "diagn": diagn, "messages": dialogue}, Session)
-    return Converted(place, record, tuple(notes))
+    record = as_record({"session_id": session_id, "diagn": plain_diagn(diagn), "messages": dialogue}, Session)
+    return Converted(place, record, notes)
 
 
 def check_alternates(messages: Sequence[Message]) -> None:
@@ -214,7 +249,7 @@ def moment(time: object) -> datetime | float:
             return float(text) if _NUMBER.fullmatch(text) else datetime.fromisoformat(text)
         except ValueError:
             pass
-    raise LineError("bad time", f"time {time!r} is neither ISO 8601 nor a number"[:120])
+    raise LineError("bad time", f"time {str(time)[:40]!r} is neither a number nor ISO 8601, 2026-03-01T10:00:00")
 
 
 def _text(content: object) -> tuple[str, list[str]]:

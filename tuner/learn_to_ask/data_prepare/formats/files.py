@@ -16,9 +16,8 @@ from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular, csv_rows, i
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import LineError, ReadReport, open_lines, parse_json
 
-# What may be in memory at once: a line, or a file that is not one value a line.
-LONGEST_LINE = 64 << 20
-LARGEST_WHOLE = 128 << 20
+# Bytes that may be in memory at once: of a line, or of a file that is not one value a line.
+LARGEST = 128 << 20
 _HEAD = 1 << 16
 _BLANK = b" \t\r\n\0"
 _BOM = b"\xef\xbb\xbf"
@@ -52,10 +51,10 @@ def input_files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         if not files:
-            raise UserError(f"{path}: the folder holds no file")
+            raise UserError(f"IN {path}: the folder holds no file")
         return files
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"IN {path}: no such file")
     return [path]
 
 
@@ -114,11 +113,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     number = 0
     with _opened(path) as file:
-        while line := file.readline(LONGEST_LINE):
+        while line := file.readline(LARGEST):
             number += 1
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            if len(line) == LARGEST and not line.endswith(b"\n"):
                 raise UserError(
-                    f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB, one row a line is wanted; "
+                    f"{path}:{number}: the line is longer than {LARGEST >> 20} MiB, one row a line is wanted; "
                     "convert an array: jq -c '.[]'"
                 )
             yield number, line
@@ -173,11 +172,11 @@ def _whole_values(path: Path, *, nan: bool) -> list[Any] | None:
         pass
     is_whole = first.startswith(b"[") or first == b"{"  # else it may be a bad line among good ones
     with _opened(path) as file:
-        text = file.read(LARGEST_WHOLE + 1)
-    if len(text) > LARGEST_WHOLE:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
         if is_whole:
             raise UserError(
-                f"{path}: is JSON over several lines and larger than {LARGEST_WHOLE >> 20} MiB, one row a line is "
+                f"{path}: is JSON over several lines and larger than {LARGEST >> 20} MiB, one row a line is "
                 "wanted; convert it: jq -c '.[]' for an array, jq -c . otherwise"
             )
         return None

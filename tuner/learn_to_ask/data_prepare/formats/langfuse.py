@@ -31,18 +31,19 @@ def from_langfuse(rows: Iterable[Row], roles: Roles) -> Iterator[Outcome]:
     """
     spans: list[Span] = []
     for row in rows:
-        try:
-            spans += _spans(row.value, row.place, session=None)
-        except LineError as error:
-            yield Refused(row.place, error.kind, error.reason)
+        for item in _spans(row.value, row.place, session=None):
+            if isinstance(item, Refused):
+                yield item
+            else:
+                spans.append(item)
     yield from sessions_of(spans, roles)
 
 
-def _spans(value: object, place: str, *, session: str | None) -> Iterator[Span]:
+def _spans(value: object, place: str, *, session: str | None) -> Iterator[Span | Refused]:
     """The spans of a row, whatever it holds."""
     if not isinstance(value, dict):
-        raise LineError("bad trace", "a trace is no object")
-    if isinstance(value.get("data"), list) and "meta" in value:
+        yield Refused(place, "bad trace", "a trace or observation is no object")
+    elif isinstance(value.get("data"), list) and "meta" in value:
         for item in value["data"]:
             yield from _spans(item, place, session=session)
     elif isinstance(value.get("traces"), list):
@@ -51,7 +52,11 @@ def _spans(value: object, place: str, *, session: str | None) -> Iterator[Span]:
     elif isinstance(value.get("trace"), dict):
         yield from _spans({**value["trace"], "observations": value.get("observations")}, place, session=session)
     else:
-        span = _span(value, place, session=session)
+        try:
+            span = _span(value, place, session=session)
+        except LineError as error:
+            yield Refused(place, error.kind, error.reason)
+            return
         yield span
         observations = value.get("observations")
         for item in observations if isinstance(observations, list) else ():

@@ -34,27 +34,43 @@ def from_otel(rows: Iterable[Row], roles: Roles) -> Iterator[Outcome]:
     """
     spans: list[Span] = []
     for row in rows:
-        try:
-            spans += [_span(value, row.place) for value in _span_values(row.value)]
-        except LineError as error:
-            yield Refused(row.place, error.kind, error.reason)
+        for item in _spans(row):
+            if isinstance(item, Refused):
+                yield item
+            else:
+                spans.append(item)
     yield from sessions_of(spans, roles)
 
 
-def _span_values(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _spans(row: Row) -> Iterator[Span | Refused]:
     """Every span of a row."""
-    if "resourceSpans" not in value:
+    for value in _span_values(row.value):
+        try:
+            yield _span(value, row.place)
+        except LineError as error:
+            yield Refused(row.place, error.kind, error.reason)
+
+
+def _span_values(value: Any) -> Iterator[Any]:
+    """What a row holds in the places of spans."""
+    if isinstance(value, dict) and "resourceSpans" in value:
+        for resource in _list(value["resourceSpans"]):
+            for scope in _list(resource, "scopeSpans"):
+                yield from _list(scope, "spans")
+    else:
         yield value
-        return
-    try:
-        for resource in value["resourceSpans"]:
-            for scope in resource.get("scopeSpans", ()):
-                yield from scope.get("spans", ())
-    except (AttributeError, TypeError) as error:
-        raise LineError("bad span", "resourceSpans is not what OTLP has") from error
 
 
-def _span(value: dict[str, Any], place: str) -> Span:
+def _list(value: Any, key: str | None = None) -> list[Any]:
+    """A list, or the one in an object; what is none of it is an item by itself, to be refused as a span."""
+    if isinstance(value, dict) and key is not None:
+        value = value.get(key, [])
+    return value if isinstance(value, list) else [value]
+
+
+def _span(value: object, place: str) -> Span:
+    if not isinstance(value, dict):
+        raise LineError("bad span", "a span is no object, or not where OTLP has it")
     trace, own, parent = _ids(value)
     if not trace or not own:
         raise LineError("no id", "a span without trace id and span id")

@@ -6,7 +6,15 @@ from functools import partial
 from typing import Any
 
 from tuner.learn_to_ask.core.records import GradedTask, Task, TaskWithRollouts
-from tuner.learn_to_ask.data_prepare.formats import agentscope, chats, langfuse, otel, table, upstream
+from tuner.learn_to_ask.data_prepare.formats import (
+    agentscope,
+    chats,
+    langfuse,
+    otel,
+    table,
+    upstream_samples,
+    upstream_tasks,
+)
 from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, Outcome, Row, each
 
@@ -38,8 +46,15 @@ def _rowwise(convert: Callable[[Row, Roles], Converted]) -> Callable[[Iterable[R
     return lambda rows, roles: each(rows, lambda row: convert(row, roles))
 
 
-def _labelled(record_type: type[Task]) -> Callable[[Iterable[Row], Roles], Iterator[Outcome]]:
-    return lambda rows, _: each(rows, partial(upstream.from_labelled, record_type=record_type))
+def _labelled(
+    what: str,
+    looks: Callable[[Any], bool],
+    convert: Callable[[Row, Roles], Converted],
+    *,
+    makes: str,
+    nan: bool = False,
+) -> Format:
+    return Format(what, looks, _rowwise(convert), makes=makes, key="cid", nan=nan)
 
 
 FORMATS = {
@@ -49,18 +64,32 @@ FORMATS = {
     "langfuse": Format("Langfuse traces", langfuse.is_langfuse, langfuse.from_langfuse),
     "otel": Format("OpenTelemetry spans", otel.is_otel, otel.from_otel),
     "agentscope": Format("AgentScope memories", agentscope.is_agentscope, _rowwise(agentscope.from_agentscope)),
-    "agentjet": Format(
-        "AgentJet tasks", upstream.is_agentjet, lambda rows, _: each(rows, upstream.from_agentjet), "tasks", "cid"
-    ),
+    "agentjet": _labelled("AgentJet tasks", upstream_tasks.is_agentjet, upstream_tasks.from_agentjet, makes="tasks"),
     "upstream_processed": Format(
-        "samples of the published step A", upstream.is_processed, upstream.from_processed, "samples", "cid"
+        "samples of the published step A",
+        upstream_samples.is_processed,
+        upstream_samples.from_processed,
+        makes="samples",
+        key="cid",
     ),
-    "upstream_tasks": Format("published tasks", upstream.is_task, _labelled(Task), "tasks", "cid"),
-    "upstream_rollouts": Format(
-        "published rollouts", upstream.is_rollouts, _labelled(TaskWithRollouts), "tasks with rollouts", "cid"
+    "upstream_tasks": _labelled(
+        "published tasks",
+        upstream_tasks.is_task,
+        partial(upstream_tasks.from_labelled, record_type=Task),
+        makes="tasks",
     ),
-    "upstream_evaluation": Format(
-        "published evaluations", upstream.is_evaluation, _labelled(GradedTask), "graded tasks", "cid", nan=True
+    "upstream_rollouts": _labelled(
+        "published rollouts",
+        upstream_tasks.is_rollouts,
+        partial(upstream_tasks.from_labelled, record_type=TaskWithRollouts),
+        makes="tasks with rollouts",
+    ),
+    "upstream_evaluation": _labelled(
+        "published evaluations",
+        upstream_tasks.is_evaluation,
+        partial(upstream_tasks.from_labelled, record_type=GradedTask),
+        makes="graded tasks",
+        nan=True,
     ),
 }
 

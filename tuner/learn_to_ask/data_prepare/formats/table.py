@@ -68,7 +68,9 @@ def table_row(row: Row, columns: Columns) -> TableRow:
     """
     missing = [name for name in columns.names if name not in row.value]
     if missing:
-        raise LineError("no such column", f"has no {missing[0]!r}; its columns: {', '.join(map(str, row.value))}"[:200])
+        raise LineError(
+            "no such column", f"has no {missing[0]!r}; its columns: {', '.join(map(repr, row.value))}"[:200]
+        )
     session = row.value[columns.session]
     if isinstance(session, float) and session.is_integer():
         session = int(session)

@@ -135,5 +135,5 @@ def _check_names(names: Sequence[Any], table: Tabular, path: Path) -> None:
     flags = dict(zip(("session", "role", "text", "time"), table.columns.names, strict=False))
     for flag, name in flags.items():
         if name not in names:
-            there = ", ".join(map(str, names[:20]))
+            there = ", ".join(map(repr, names[:20]))
             raise UserError(f"{path}: has no column {name!r}; name it with --{flag}_column, there are: {there}")

@@ -1,7 +1,5 @@
-"""The published example's files, and AgentJet's: our records with other ids, and futures that are one string."""
+"""Samples of the published step A, there and back: futures that are one string, and ids that count rounds."""
 
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,39 +7,18 @@ from itertools import groupby
 from typing import Any
 
 from tuner.learn_to_ask.core.labels import decision_truth
-from tuner.learn_to_ask.core.records import GradedTask, Message, Sample, Task, dropped
+from tuner.learn_to_ask.core.records import Message, Sample
 from tuner.learn_to_ask.core.segmentation import turn_indices
-from tuner.learn_to_ask.data_prepare.formats.dialogue import Logged, Roles, Side, heard, logged_messages
+from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles, Side, dialogue_of, plain_diagn
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, Outcome, PassedOver, Refused, Row
 from tuner.learn_to_ask.jsonl import LineError, as_record
 
 _BEGINS = re.compile(r"(user|assistant):(?: |\Z)")
-_NOT_GRADED = "NA"  # what the published script writes for the reasoning of a grader that it did not ask
 
 
 def is_processed(value: object) -> bool:
     """Whether a row looks like a line of the published `*_processed.jsonl`."""
     return isinstance(value, dict) and {"cid", "messages", "remaining_chat"} <= value.keys()
-
-
-def is_task(value: object) -> bool:
-    """Whether a row looks like a line of the published train and test files."""
-    return isinstance(value, dict) and {"cid", "messages", "decision_truth"} <= value.keys() and "rollouts" not in value
-
-
-def is_rollouts(value: object) -> bool:
-    """Whether a row looks like a line of the published rollout file."""
-    return isinstance(value, dict) and {"cid", "rollouts"} <= value.keys() and "grades" not in value
-
-
-def is_evaluation(value: object) -> bool:
-    """Whether a row looks like a line of the published evaluation file."""
-    return isinstance(value, dict) and {"cid", "rollouts", "grades"} <= value.keys()
-
-
-def is_agentjet(value: object) -> bool:
-    """Whether a row looks like one of AgentJet's tasks."""
-    return isinstance(value, dict) and {"init_messages", "task_id"} <= value.keys()
 
 
 def from_processed(rows: Iterable[Row], roles: Roles) -> Iterator[Outcome]:
@@ -104,7 +81,7 @@ def _round(row: Row, roles: Roles) -> _Round:
     text = row.value["remaining_chat"]
     if not isinstance(text, str):
         raise LineError("remaining_chat is no text", "remaining_chat is no text; our own samples need no conversion")
-    messages, notes = _messages(logged_messages(row.value["messages"]), roles)
+    messages, notes = dialogue_of(row.value["messages"], roles)
     future = parse_chat(text)
     empty = ["left out: empty message" for message in future if not message["content"].strip()]
     made = _Round(row, messages, [each for each in future if each["content"].strip()], (*notes, *empty))
@@ -138,7 +115,7 @@ def _sample(each_round: _Round, context: list[Message], *, completed: bool) -> C
     sample = {
         "cid": "",
         "session_id": value.get("session_id"),
-        "diagn": value.get("diagn"),
+        "diagn": plain_diagn(value.get("diagn")),
         "messages": context,
         "remaining_chat": each_round.future,
         "info_set": info_set,
@@ -146,48 +123,6 @@ def _sample(each_round: _Round, context: list[Message], *, completed: bool) -> C
     record = as_record(sample, Sample)
     record = record.model_copy(update={"cid": f"{record.session_id}_{len(record.messages) - 1}"})
     return Converted(each_round.row.place, record, notes)
-
-
-def from_labelled(row: Row, record_type: type[Task]) -> Converted:
-    """A task, its rollouts or their grades. Ids stay as they are, for rollouts and evaluations refer to them.
-
-    Args:
-        row: Of a published train, test, rollout or evaluation file.
-        record_type: `Task`, `TaskWithRollouts` or `GradedTask`.
-
-    Raises:
-        LineError: When it is not the schema.
-    """
-    value = dict(row.value)
-    notes: list[str] = []
-    if record_type is GradedTask:
-        value["grades"], notes = _grades(value["grades"])
-    try:
-        json.dumps(value.get("diagn"), allow_nan=False)
-    except ValueError as error:
-        raise LineError("bad diagn", "diagn: NaN is no JSON value") from error
-    messages = value.get("messages")
-    if isinstance(messages, list):
-        notes += [f"left out: {why}" for why in dropped(messages) if why]
-        if messages and isinstance(messages[-1], dict) and messages[-1].get("role") != "user":
-            notes.append("kept, though the doctor spoke last: context")
-    return Converted(row.place, as_record(value, record_type), tuple(notes))
-
-
-def from_agentjet(row: Row) -> Converted:
-    """The task of one of AgentJet's; its query and environment are placeholders.
-
-    Args:
-        row: With `init_messages`, `task_id` and `metadata`.
-
-    Raises:
-        LineError: When it is not the schema.
-    """
-    metadata = row.value.get("metadata")
-    if not isinstance(metadata, dict):
-        raise LineError("bad metadata", "metadata: is no object with session_id, decision_truth and info_truth")
-    value = {**metadata, "cid": row.value["task_id"], "messages": row.value["init_messages"]}
-    return from_labelled(Row(row.place, row.name, value), Task)
 
 
 def to_processed(sample: Sample) -> dict[str, Any]:
@@ -237,28 +172,6 @@ def parse_chat(text: str) -> list[Message]:
     return messages
 
 
-def _messages(logged: Iterable[Logged], roles: Roles) -> tuple[list[Message], tuple[str, ...]]:
-    """The messages that are left, and what was left out."""
-    all_heard = heard(logged, roles)
-    notes = tuple(f"left out: {note}" for message in all_heard for note in message.notes)
-    return [message.message for message in all_heard if message.message is not None], notes
-
-
 def _rounds_in(messages: Sequence[Message]) -> int:
     """How many rounds a context holds: runs of the patient's messages."""
     return sum(1 for _ in turn_indices(messages))
-
-
-def _grades(grades: object) -> tuple[object, list[str]]:
-    """Grades whose scores are numbers or missing."""
-    if not isinstance(grades, list) or not all(isinstance(grade, dict) for grade in grades):
-        return grades, []
-    notes: list[str] = []
-    read: list[dict[str, Any]] = []
-    for grade in grades:
-        scores = {name: grade.get(name) for name in ("format_score", "content_score")}
-        lost = [name for name, score in scores.items() if isinstance(score, float) and not math.isfinite(score)]
-        notes += ["not a number, hence a failed grading: grade"] * bool(lost)
-        think = "" if grade.get("think") == _NOT_GRADED else grade.get("think", "")
-        read.append({**grade, **dict.fromkeys(lost), "think": think})
-    return read, notes

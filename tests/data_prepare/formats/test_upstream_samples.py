@@ -1,6 +1,7 @@
 """The published files: there and back without a difference, and cut as their splitter cuts."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
@@ -11,7 +12,7 @@ from tuner.learn_to_ask.core.records import Sample, Session
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.data_prepare.formats.dialogue import Roles
 from tuner.learn_to_ask.data_prepare.formats.rows import Converted, PassedOver, Refused, Row
-from tuner.learn_to_ask.data_prepare.formats.upstream import from_processed, parse_chat, to_processed
+from tuner.learn_to_ask.data_prepare.formats.upstream_samples import from_processed, parse_chat, to_processed
 from tuner.learn_to_ask.jsonl import LineError
 
 texts = st.text(st.sampled_from("ab \n:é\u2028\r") | st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -72,27 +73,22 @@ def test_the_published_step_b_labels_what_goes_there_as_ours_does(dialogue):
 
 
 def published_lines(session, *, whole):
-    """An independent version of the published splitter: rounds of the doctor's and then the patient's messages."""
-    lines, start = [], 0
+    """What the published step A writes: a line wherever the patient stops speaking, and one for the doctor's end."""
     said = session["messages"]
-    while start < len(said):
-        end = start
-        while end < len(said) and said[end]["role"] != "user":
-            end += 1
-        while end < len(said) and said[end]["role"] == "user":
-            end += 1
-        lines.append(
-            {
-                "cid": f"{session['session_id']}_{len(lines) + 1}",
-                "session_id": session["session_id"],
-                "diagn": "Flu",
-                "messages": said[0 if whole else start : end],
-                "remaining_chat": "\n".join(f"{message['role']}: {message['content']}" for message in said[end:]),
-                "info_set": [],
-            }
-        )
-        start = end
-    return lines
+    roles = [message["role"] for message in said] + ["assistant"]
+    cuts = [place for place in range(1, len(said) + 1) if roles[place - 1 : place + 1] == ["user", "assistant"]]
+    cuts += [len(said)] * (said[-1]["role"] == "assistant")
+    return [
+        {
+            "cid": f"{session['session_id']}_{number}",
+            "session_id": session["session_id"],
+            "diagn": "Flu",
+            "messages": said[0 if whole else before : cut],
+            "remaining_chat": "\n".join(f"{message['role']}: {message['content']}" for message in said[cut:]),
+            "info_set": [],
+        }
+        for number, (before, cut) in enumerate(pairwise([0, *cuts]), start=1)
+    ]
 
 
 plain = st.lists(
