@@ -1,6 +1,7 @@
 """The warm start: a pretrained chat model imitates the doctor; only responses and the last layers count."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.base import Request, Sampling
-from tuner.learn_to_ask.engines.transformers import TransformersEngine
+from tuner.learn_to_ask.engines.transformers import TransformersEngine, best_device
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, ImitatedDoctor, build_base_policy
 from tuner.learn_to_ask.quickstart.warm_start import WarmStartConfig, response_loss, warm_start
@@ -89,6 +90,29 @@ def test_only_the_response_and_its_end_token_count_for_the_loss(source):
         found = response_loss(model, rows, end=2).item()
 
     assert found == pytest.approx(sum(losses) / 5, rel=1e-4)
+
+
+class ModelElsewhere:
+    """Says nothing about any token, on a device without memory that stands for a GPU."""
+
+    device = torch.device("meta")
+
+    def __call__(self, *, logits_to_keep, **inputs):
+        assert {tensor.device for tensor in inputs.values()} == {self.device}
+        return SimpleNamespace(logits=torch.zeros(len(inputs["input_ids"]), logits_to_keep, 16, device=self.device))
+
+
+def test_the_loss_is_computed_where_the_model_is():
+    loss = response_loss(ModelElsewhere(), [([5, 6, 7], [8]), ([5], [8, 9])], end=2)
+
+    assert loss.device == ModelElsewhere.device
+
+
+@pytest.mark.parametrize(("present", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_model_computes_on_a_gpu_where_there_is_one(monkeypatch, present, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+
+    assert best_device() == device
 
 
 def test_an_interrupted_warm_start_leaves_no_model(source, tmp_path, monkeypatch):

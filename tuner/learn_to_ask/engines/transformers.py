@@ -51,7 +51,7 @@ class TransformersEngine:
                 tokenizer_path, padding_side="left", trust_remote_code=trust_remote_code
             )
             self._encoder = ChatEncoder(self._tokenizer, model_path)
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._device = best_device()
             dtype = "auto" if self._device == "cuda" else torch.float32
             model: Any = AutoModelForCausalLM.from_pretrained(
                 model_path, dtype=dtype, trust_remote_code=trust_remote_code
@@ -149,6 +149,13 @@ class TransformersEngine:
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         return [token for token in {*ends, self._tokenizer.eos_token_id} if token is not None]
+
+
+def best_device() -> str:
+    """Where PyTorch computes: `cuda` where it sees a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _merged(model: Any, adapter: Adapter) -> Any:

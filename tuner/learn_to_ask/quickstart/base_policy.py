@@ -9,6 +9,7 @@ from typing import Any
 from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.engines.transformers import best_device
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
 from tuner.learn_to_ask.sample_data.vocabulary import Attribute, Complaint, vocabulary_of
 
@@ -108,6 +109,8 @@ def build_base_policy(
 ) -> None:
     """Trains the tokenizer and the model on the train split and saves both as a Hugging Face model.
 
+    On a GPU where there is one.
+
     Args:
         folder: Where to; a complete model afterwards.
         tasks: The train split.
@@ -130,11 +133,12 @@ def build_base_policy(
         (tokenizer(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))["input_ids"], task)
         for chat, task in chats
     ]
-    model = _model(config, tokenizer)
+    device = best_device()
+    model = _model(config, tokenizer).to(device)
     model.train()
     imitate(
         list(model.parameters()),
-        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, domain, config, rng)).loss,
+        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, domain, config, rng, device)).loss,
         steps=config.steps,
         learning_rate=config.learning_rate,
     )
@@ -226,7 +230,12 @@ def _model(config: BasePolicyConfig, tokenizer: Any) -> Any:
 
 
 def _batch(
-    prompts: list[tuple[list[int], Task]], tokenizer: Any, domain: Domain, config: BasePolicyConfig, rng: random.Random
+    prompts: list[tuple[list[int], Task]],
+    tokenizer: Any,
+    domain: Domain,
+    config: BasePolicyConfig,
+    rng: random.Random,
+    device: str,
 ) -> dict[str, Any]:
     """Prompts with freshly drawn responses; the dialogues are imitated too, they teach what belongs together."""
     import torch
@@ -236,8 +245,9 @@ def _batch(
         for prompt, task in prompts
     ]
     width = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-        "labels": torch.tensor([row + [-100] * (width - len(row)) for row in rows]),
+    columns = {
+        "input_ids": [row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows],
+        "attention_mask": [[1] * len(row) + [0] * (width - len(row)) for row in rows],
+        "labels": [row + [-100] * (width - len(row)) for row in rows],
     }
+    return {name: torch.tensor(column, device=device) for name, column in columns.items()}

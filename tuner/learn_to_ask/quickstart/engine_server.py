@@ -1,6 +1,7 @@
-"""SkyRL's Tinker service on the CPU, with what it lacks for this pipeline added before it starts.
+"""SkyRL's Tinker service, with what it lacks for this pipeline added before it starts.
 
-Runs in an environment of its own (constraints/engine.txt), so it imports nothing of this project:
+Runs in an environment of its own (constraints/engine.txt), so it imports nothing of this project, on the CPU or on the
+GPU that this environment's JAX sees:
 
     python engine_server.py --base-model DIR --host 127.0.0.1 --port 8000 ...   # all flags of skyrl.tinker.api
 

@@ -10,6 +10,7 @@ from typing import Any
 from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.engines.chat import ChatEncoder
+from tuner.learn_to_ask.engines.transformers import best_device
 from tuner.learn_to_ask.prompt import rollout_messages
 from tuner.learn_to_ask.quickstart.base_policy import ImitatedDoctor, imitate, imitated_response
 
@@ -41,7 +42,7 @@ def warm_start(
 ) -> float:
     """Trains a pretrained model on what the imitated doctor says to the train split, and saves it.
 
-    Only the response counts for the loss: the model knows how to read.
+    Only the response counts for the loss: the model knows how to read. It learns on a GPU where there is one.
 
     Args:
         folder: Where to; a complete Hugging Face model afterwards, or nothing.
@@ -64,7 +65,7 @@ def warm_start(
     rng = random.Random(seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(source)
     encoder = ChatEncoder(tokenizer, source)
-    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).to(best_device())
     learning = _freeze_first_layers(model, config.trained_layers)
     prompts = [(encoder.encode(rollout_messages(task.messages, "Ra+Rs", domain))[0], task) for task in tasks]
 
@@ -96,7 +97,7 @@ def response_loss(model: Any, rows: Sequence[tuple[list[int], list[int]]], *, en
     for these columns alone: a third of the work.
 
     Args:
-        model: A causal language model.
+        model: A causal language model; the loss is computed where it is.
         rows: The tokens of a prompt and of the response to it.
         end: The end token, which belongs to the response.
     """
@@ -111,15 +112,16 @@ def response_loss(model: Any, rows: Sequence[tuple[list[int], list[int]]], *, en
         ids.append([end] * padding + prompt + said)
         mask.append([0] * padding + [1] * (width - padding))
         labels.append([_IGNORED] * (kept - len(said)) + said)
-    attention = torch.tensor(mask)
+    attention = torch.tensor(mask, device=model.device)
     output = model(
-        input_ids=torch.tensor(ids),
+        input_ids=torch.tensor(ids, device=model.device),
         attention_mask=attention,
         position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
         logits_to_keep=kept + 1,
     )
     logits = output.logits[:, :-1].flatten(end_dim=1)
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(labels).flatten(), ignore_index=_IGNORED)
+    wanted = torch.tensor(labels, device=model.device).flatten()
+    return torch.nn.functional.cross_entropy(logits, wanted, ignore_index=_IGNORED)
 
 
 def _freeze_first_layers(model: Any, trained: float) -> list[Any]:
