@@ -70,7 +70,13 @@ def curate(
     examiner = Examiner(settings)
     sessions = read_jsonl(input_file, Session, unique_key="session_id", report=lines, strict=strict)
     watched = progress(sessions, title="examining", total=total, unit="sessions")
-    survey = survey_sessions(watched, examiner=examiner, settings=settings, capacity=total)
+    survey = survey_sessions(
+        watched,
+        examiner=examiner,
+        settings=settings,
+        capacity=total,
+        watch=lambda bands: progress(bands, title="comparing", total=None, unit="bands of hashes"),
+    )
     if not lines.good:
         raise UserError(f"IN {input_file}: holds no usable session, one JSON object a line is wanted")
 
@@ -78,7 +84,7 @@ def curate(
     not_judged = 0
     if judge:
         passed = _kept(input_file, survey, examiner, title="judging")
-        code = max(code, judge_sessions(passed, input_file=input_file, settings=judge))
+        code = max(code, judge_sessions(passed, input_file=input_file, rules=repr(settings), settings=judge))
         not_judged = _apply_judgements(survey, judge)
     stated = reasons(settings, least_score=judge.least if judge else None)
     remarks = _remarks(lines, survey, settings, not_judged=not_judged)
