@@ -13,6 +13,7 @@ Examples:
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     for rule in RULES:
         if rule.threshold:
             rules.add_argument(
-                f"--{rule.threshold}", type=float, default=rule.default, help=f"{rule.title}: {rule.help}"
+                f"--{rule.threshold}", type=amount, default=rule.default, help=f"{rule.title}: {rule.help}"
             )
     judge = parser.add_argument_group("the judge")
     judge.add_argument("--judge", action="store_true", help="ask a model whether what the rules left teaches")
@@ -140,6 +141,14 @@ def _judge(arguments: argparse.Namespace) -> JudgeSettings | None:
     )
     beside = arguments.output_file.with_name(f"{arguments.output_file.name}.judgements.jsonl")
     return JudgeSettings(job=job, judgements_file=arguments.judgements or beside, least=arguments.min_judge_score)
+
+
+def amount(text: str) -> float:
+    """An argparse type for numbers from 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+    return value
 
 
 def share(text: str) -> float:

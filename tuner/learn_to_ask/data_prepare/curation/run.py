@@ -199,8 +199,9 @@ def _examples(input_file: Path, survey: Survey, examiner: Examiner) -> dict[str,
     examples: dict[str, list[Example]] = {}
     for position, session in _again(input_file, survey, title="choosing examples"):
         if reason := chosen.get(position, ""):
-            examined = examiner.examine(session)
-            examples.setdefault(reason, []).append(example_of(examined.session, survey.said(position, examined)))
+            said = survey.said(position, examiner.examine(session))
+            example = example_of(session, said, mask=lambda beginning: examiner.mask(beginning)[0])
+            examples.setdefault(reason, []).append(example)
     return examples
 
 
