@@ -1,4 +1,4 @@
-"""The first pass of the curation: what becomes of every session, in 600 bytes each and without their texts."""
+"""The first pass of the curation: what becomes of every session, in a kilobyte each and without their texts."""
 
 import hashlib
 from array import array
