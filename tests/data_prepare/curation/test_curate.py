@@ -2,20 +2,23 @@
 
 import html
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 
 import pytest
 from browser import ATTACK
 from fault_server import GOOD, FaultServer
 from medical import MEDICAL
-from run_scripts import PACKAGE, names_in, read, run_as_a_user_does, write
+from run_scripts import PACKAGE, names_in, read, write
 from sessions import END, healthy, record, session
 
+from tuner.learn_to_ask.jsonl import write_jsonl
 from tuner.learn_to_ask.prompt import judge_prompt
+from tuner.learn_to_ask.sample_data.generate import generate_sessions
 
-CURATE = PACKAGE / "data_prepare" / "curate.py"
 NO_MASKING = ("--personal_data", "off")
 COMPLAINTS = ("a dry cough", "pain in my left knee", "red and itchy eyes", "no appetite at all", "trouble to sleep")
 
@@ -147,6 +150,21 @@ def test_personal_data_are_masked_or_their_sessions_dropped(tmp_path, command):
     page = (tmp_path / "dropped.html").read_text(encoding="utf-8")
     assert "p: phone number: 1" in page
     assert "555-2671" not in page
+
+
+def test_a_dropped_session_is_masked_in_the_page_and_its_long_messages_are_cut(tmp_path, command):
+    phone = "(415) 555-2671"
+    long = f"p: {'my ears hurt a lot ' * 31}{phone} {'and more ' * 400}"  # the number stands across the 600th character
+    broken = session(f"p: call {phone}", long, *["d: since when?"] * 45, session_id="broken")
+    write(tmp_path / "in.jsonl", *map(record, [*several(), broken]))
+
+    assert command("--report", "curate.html")[0] == 0
+
+    page = (tmp_path / "curate.html").read_text(encoding="utf-8")
+    assert "call [phone number]" in page
+    assert "415" not in page
+    assert "… (4,204 characters)" in page
+    assert "and 7 more messages" in page
 
 
 def test_hostile_text_reaches_the_page_as_text(tmp_path, command):
@@ -292,8 +310,38 @@ def test_a_finished_output_is_refused_kept_or_replaced(tmp_path, command):
 def test_the_sample_logs_stay_whole_with_all_defaults(tmp_path):
     sample = PACKAGE / "sample_data" / "train_origin.jsonl"
 
-    result = run_as_a_user_does(tmp_path, CURATE, sample, "out.jsonl", "--strict")
+    output, _ = in_a_process(sample, tmp_path / "out.jsonl", "--strict")
 
-    assert (result.returncode, result.stderr) == (0, "")
-    assert len(read(tmp_path / "out.jsonl")) == len(sample.read_text().splitlines())
-    assert json.loads(sample.read_text().splitlines()[0])["messages"] == read(tmp_path / "out.jsonl")[0]["messages"]
+    assert "masked" not in output
+    lines = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()]
+    assert read(tmp_path / "out.jsonl") == [{**line, "session_id": str(line["session_id"])} for line in lines]
+
+
+def in_a_process(*arguments):
+    """What the command prints, run as a user does, and the most memory it held, in KiB."""
+    command = [sys.executable, "-m", "tuner.learn_to_ask.data_prepare.curate", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=PACKAGE.parents[1], stdout=subprocess.PIPE, text=True) as process:
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return output, usage.ru_maxrss
+
+
+@pytest.mark.parametrize("flag", ["--min_messages=-1", "--max_spam_marks=nan", "--similarity=0", "--similarity=nan"])
+def test_a_threshold_that_is_none_is_refused(tmp_path, command, flag):
+    code, _, errors = command(flag)
+
+    assert code == 2
+    assert f"argument {flag.partition('=')[0]}: " in errors
+
+
+@pytest.mark.slow
+def test_a_session_more_takes_about_a_kilobyte_more_memory(tmp_path):
+    peaks = []
+    for count in (2_000, 20_000):
+        write_jsonl(tmp_path / "in.jsonl", generate_sessions(MEDICAL, count=count, first_id=1, seed=7))
+        files = (tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        peaks.append(in_a_process(*files, *NO_MASKING, "--language=any", "--overwrite")[1])
+
+    assert peaks[1] - peaks[0] < 18_000 * 1.5  # in KiB: signatures are compared in copies

@@ -13,6 +13,7 @@ Examples:
 """
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     for rule in RULES:
         if rule.threshold:
             rules.add_argument(
-                f"--{rule.threshold}", type=float, default=rule.default, help=f"{rule.title}: {rule.help}"
+                f"--{rule.threshold}", type=amount, default=rule.default, help=f"{rule.title}: {rule.help}"
             )
     judge = parser.add_argument_group("the judge")
     judge.add_argument("--judge", action="store_true", help="ask a model whether what the rules left teaches")
@@ -147,6 +148,14 @@ def _judge(arguments: argparse.Namespace, domain: Domain) -> JudgeSettings | Non
     return JudgeSettings(
         job=job, judgements_file=arguments.judgements or beside, least=arguments.min_judge_score, domain=domain
     )
+
+
+def amount(text: str) -> float:
+    """An argparse type for numbers from 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+    return value
 
 
 def share(text: str) -> float:

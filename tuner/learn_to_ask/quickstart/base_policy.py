@@ -138,7 +138,9 @@ def build_base_policy(
     model.train()
     imitate(
         list(model.parameters()),
-        lambda: model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, domain, config, rng, device)).loss,
+        lambda: (
+            model(**_batch(rng.sample(prompts, config.batch_size), tokenizer, domain, config, rng, device=device)).loss
+        ),
         steps=config.steps,
         learning_rate=config.learning_rate,
     )
@@ -235,6 +237,7 @@ def _batch(
     domain: Domain,
     config: BasePolicyConfig,
     rng: random.Random,
+    *,
     device: str,
 ) -> dict[str, Any]:
     """Prompts with freshly drawn responses; the dialogues are imitated too, they teach what belongs together."""

@@ -1,4 +1,4 @@
-"""Examines one session: masks its personal data, states its facts, and finds the first reason to drop it."""
+"""Examines one session: states its facts, finds the first reason to drop it, and masks its personal data."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -43,9 +43,9 @@ class Examined:
     """What came of examining a session.
 
     Attributes:
-        session: The session, masked unless personal data are left alone.
+        session: The session; where no rule found anything, without its personal data.
         facts: Its figures.
-        personal: Kind of personal data -> how often it was found.
+        personal: Kind of personal data -> how often it was found; empty where a rule found something before.
         finding: The first reason to drop it, `None` when it may stay.
     """
 
@@ -76,12 +76,13 @@ class Examiner:
         return self._personal.mask_session(session) if self._personal else (session, Counter())
 
     def examine(self, session: Session) -> Examined:
-        """Everything that can be said of a session without the others."""
+        """Everything that can be said of a session without the others; what is dropped anyway is not masked."""
+        facts = facts_of(session, end_marker=self._settings.end_marker)
+        finding = first_finding(facts, self._settings.thresholds) or self._other_language(session)
+        if finding:
+            return Examined(session=session, facts=facts, personal=Counter(), finding=finding)
         masked, personal = self.mask(session)
-        facts = facts_of(masked, end_marker=self._settings.end_marker)
-        finding = first_finding(facts, self._settings.thresholds)
-        finding = finding or self._other_language(masked) or self._to_drop(personal)
-        return Examined(session=masked, facts=facts, personal=personal, finding=finding)
+        return Examined(session=masked, facts=facts, personal=personal, finding=self._to_drop(personal))
 
     def _other_language(self, session: Session) -> Finding | None:
         """Whether it is in another language."""

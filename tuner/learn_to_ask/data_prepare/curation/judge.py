@@ -36,12 +36,13 @@ class JudgeSettings:
     sampling: Sampling = JUDGE_SAMPLING
 
 
-def judge_sessions(sessions: Iterable[Session], *, input_file: Path, settings: JudgeSettings) -> int:
+def judge_sessions(sessions: Iterable[Session], *, input_file: Path, rules: str, settings: JudgeSettings) -> int:
     """Writes a `Judgement` for each session; with `--resume`, a finished file is kept.
 
     Args:
         sessions: That passed all rules, always the same ones for the same input and flags.
         input_file: Where they come from.
+        rules: What decided that they pass, as text: an unfinished run of others is not continued.
         settings: Of the judge.
 
     Returns:
@@ -53,6 +54,7 @@ def judge_sessions(sessions: Iterable[Session], *, input_file: Path, settings: J
     count = asked = 0
     depends_on = {
         "input": file_digest(input_file),
+        "rules": text_digest(rules),
         "sampling": str(settings.sampling),
         "prompt": text_digest(judge_prompt(settings.domain)),
     }

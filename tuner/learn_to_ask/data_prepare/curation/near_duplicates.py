@@ -1,6 +1,6 @@
 """Which sessions say nearly the same: MinHash signatures of their texts, compared where a band of them is equal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.errors import UserError
 
 # Share of common passages from which on two sessions are near-duplicates. Independent sessions of the sample logs, with
-# their small vocabulary, come to 0.75; a session of 200 characters in which one answer was changed keeps 0.85 and more.
+# their small vocabulary, come to 0.75; one of 200 characters in which ten others stand keeps 0.87.
 SIMILARITY = 0.85
 
 _PASSAGE = 5  # characters: the same for scripts with and without spaces
@@ -21,6 +21,7 @@ _BANDS = 16
 _BAND = _HASHES // _BANDS
 
 Hashes = NDArray[np.uint32]
+Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,19 @@ def plain_text(session: Session) -> str:
     return "\n".join(" ".join(message["content"].casefold().split()) for message in session.messages)
 
 
-def near_pairs(rows: Hashes, *, similarity: float) -> list[Pair]:
+def near_pairs(rows: Hashes, *, similarity: float, watch: Watch = iter) -> list[Pair]:
     """Pairs of near-duplicates; of many that are all alike, each comes with the first of them only.
 
     Args:
         rows: Signatures.
         similarity: From which on two sessions are near-duplicates, in (0, 1].
+        watch: Passes on the bands, to show how far it is.
 
     Returns:
         Sorted by `second`; one session may be near to several before it.
     """
     found: dict[tuple[int, int], float] = {}
-    for members in _runs(rows):
+    for members in _runs(rows, watch):
         left = members
         while len(left) > 1:
             first, rest = left[0], left[1:]
@@ -102,19 +104,20 @@ def near_pairs(rows: Hashes, *, similarity: float) -> list[Pair]:
     return [Pair(first, second, share) for (second, first), share in sorted(found.items())]
 
 
-def later_twins(rows: Hashes, *, similarity: float) -> dict[int, Pair]:
+def later_twins(rows: Hashes, *, similarity: float, watch: Watch = iter) -> dict[int, Pair]:
     """What to drop so that no near-duplicates are left: each that is near to an earlier one which stays.
 
     Args:
         rows: Signatures.
         similarity: From which on two sessions are near-duplicates, in (0, 1].
+        watch: Passes on the bands, to show how far it is.
 
     Returns:
         Row to drop -> the pair that says why.
     """
     dropped: dict[int, Pair] = {}
     kept = np.arange(len(rows))
-    while pairs := near_pairs(rows[kept], similarity=similarity):
+    while pairs := near_pairs(rows[kept], similarity=similarity, watch=watch):
         gone: set[int] = set()
         for pair in pairs:
             if pair.first not in gone and pair.second not in gone:
@@ -125,19 +128,22 @@ def later_twins(rows: Hashes, *, similarity: float) -> dict[int, Pair]:
     return dropped
 
 
-def crossing_pairs(rows: Hashes, on_other_side: NDArray[np.bool_], *, similarity: float) -> list[Pair]:
+def crossing_pairs(
+    rows: Hashes, on_other_side: NDArray[np.bool_], *, similarity: float, watch: Watch = iter
+) -> list[Pair]:
     """Near-duplicates of which one is on the one side and one on the other.
 
     Args:
         rows: Signatures.
         on_other_side: For each row, whether it is on the other side.
         similarity: From which on two sessions are near-duplicates, in (0, 1].
+        watch: Passes on the bands, to show how far it is.
 
     Returns:
         For each row of the other side that has one, its nearest; `first` is on the one side, `second` on the other.
     """
     nearest: dict[int, Pair] = {}
-    for members in _runs(rows):
+    for members in _runs(rows, watch):
         here, there = members[~on_other_side[members]], members[on_other_side[members]]
         for second in there.tolist() if len(here) else []:
             similar = _similarity(rows[here], rows[second])
@@ -153,10 +159,10 @@ def _similarity(rows: Hashes, one: Hashes) -> NDArray[np.float64]:
     return np.asarray((rows == one).mean(axis=1))
 
 
-def _runs(rows: Hashes) -> Iterator[NDArray[np.int64]]:
+def _runs(rows: Hashes, watch: Watch) -> Iterator[NDArray[np.int64]]:
     """Rows that have all hashes of a band in common, for every band, in rising order."""
     odd = np.random.default_rng(0).integers(1 << 63, size=_BAND, dtype=np.uint64) | np.uint64(1)
-    for start in range(0, _HASHES, _BAND):
+    for start in watch(range(0, _HASHES, _BAND)):
         keys = (rows[:, start : start + _BAND].astype(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
         order = np.argsort(keys, kind="stable")
         borders = np.flatnonzero(np.diff(keys[order])) + 1

@@ -1,6 +1,6 @@
 """The report of a curation as one HTML page: what was dropped and why, distributions, examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +76,22 @@ class CurationReport:
     more_diagnoses: int
 
 
-def example_of(session: Session, said: str) -> Example:
-    """A dropped session, as much of it as the page shows."""
+def example_of(session: Session, said: str, *, mask: Callable[[Session], Session]) -> Example:
+    """A dropped session, as much of it as the page shows.
+
+    Args:
+        session: The whole session.
+        said: What it was dropped for.
+        mask: Takes personal data out. It gets twice of what is shown of a message, so that nothing is cut in half.
+    """
+    first = session.messages[:_MESSAGES]
+    beginnings = [{**message, "content": message["content"][: 2 * _CHARACTERS]} for message in first]
+    masked = mask(session.model_copy(update={"messages": beginnings})).messages
     messages: list[Message] = [
-        {"role": message["role"], "content": _cut(message["content"])} for message in session.messages[:_MESSAGES]
+        {"role": message["role"], "content": _cut(shown["content"], of=len(message["content"]))}
+        for message, shown in zip(first, masked, strict=True)
     ]
-    left_out = max(0, len(session.messages) - _MESSAGES)
+    left_out = len(session.messages) - len(messages)
     return Example(session_id=session.session_id, said=said, messages=messages, left_out=left_out)
 
 
@@ -128,6 +138,6 @@ def _bar(x: float, step: float, bottom: float, height: float, kind: str) -> Mark
     )
 
 
-def _cut(content: str) -> str:
-    """The beginning of a long message."""
-    return content if len(content) <= _CHARACTERS else f"{content[:_CHARACTERS]} … ({len(content):,} characters)"
+def _cut(content: str, *, of: int) -> str:
+    """The beginning of a message of so many characters."""
+    return content if of <= _CHARACTERS else f"{content[:_CHARACTERS]} … ({of:,} characters)"

@@ -70,7 +70,13 @@ def curate(
     examiner = Examiner(settings)
     sessions = read_jsonl(input_file, Session, unique_key="session_id", report=lines, strict=strict)
     watched = progress(sessions, title="examining", total=total, unit="sessions")
-    survey = survey_sessions(watched, examiner=examiner, settings=settings, capacity=total)
+    survey = survey_sessions(
+        watched,
+        examiner=examiner,
+        settings=settings,
+        capacity=total,
+        watch=lambda bands: progress(bands, title="comparing", total=None, unit="bands of hashes"),
+    )
     if not lines.good:
         raise UserError(f"IN {input_file}: holds no usable session, one JSON object a line is wanted")
 
@@ -78,7 +84,7 @@ def curate(
     not_judged = 0
     if judge:
         passed = _kept(input_file, survey, examiner, title="judging")
-        code = max(code, judge_sessions(passed, input_file=input_file, settings=judge))
+        code = max(code, judge_sessions(passed, input_file=input_file, rules=repr(settings), settings=judge))
         not_judged = _apply_judgements(survey, judge)
     stated = reasons(settings, least_score=judge.least if judge else None)
     remarks = _remarks(lines, survey, settings, not_judged=not_judged)
@@ -193,8 +199,9 @@ def _examples(input_file: Path, survey: Survey, examiner: Examiner) -> dict[str,
     examples: dict[str, list[Example]] = {}
     for position, session in _again(input_file, survey, title="choosing examples"):
         if reason := chosen.get(position, ""):
-            examined = examiner.examine(session)
-            examples.setdefault(reason, []).append(example_of(examined.session, survey.said(position, examined)))
+            said = survey.said(position, examiner.examine(session))
+            example = example_of(session, said, mask=lambda beginning: examiner.mask(beginning)[0])
+            examples.setdefault(reason, []).append(example)
     return examples
 
 

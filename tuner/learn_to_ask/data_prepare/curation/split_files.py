@@ -4,7 +4,7 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,9 @@ def check_split(train_file: Path, test_file: Path, *, similarity: float, max_bad
             in_test.append(side)
     trained = set(ids[: reports[0].good])
     same_id = [session_id for session_id in ids[reports[0].good :] if session_id in trained]
-    leaks = crossing_pairs(signatures.rows[: len(ids)], np.array(in_test, dtype=bool), similarity=similarity)
+    leaks = crossing_pairs(
+        signatures.rows[: len(ids)], np.array(in_test, dtype=bool), similarity=similarity, watch=_watch
+    )
     for session_id in same_id[:SHOWN_LEAKS]:
         print(f"{test_file}: session {session_id} is in {train_file} as well", file=sys.stderr)
     for pair in leaks[:SHOWN_LEAKS]:
@@ -155,14 +157,19 @@ def _split(
 ) -> tuple[list[bool], list[int]]:
     """For each session whether it is in the test set, and its group; drawn again until nothing leaks."""
     rows = signatures.rows[: len(strata)]
-    together = [(pair.first, pair.second) for pair in near_pairs(rows, similarity=similarity)]
+    together = [(pair.first, pair.second) for pair in near_pairs(rows, similarity=similarity, watch=_watch)]
     while True:
         groups = groups_of(len(strata), together)
         in_test = choose_test(strata, groups, test_share=test_share, seed=seed)
-        leaks = crossing_pairs(rows, np.array(in_test, dtype=bool), similarity=similarity)
+        leaks = crossing_pairs(rows, np.array(in_test, dtype=bool), similarity=similarity, watch=_watch)
         if not leaks:
             return in_test, groups
         together += [(pair.first, pair.second) for pair in leaks]
+
+
+def _watch(bands: Iterable[int]) -> Iterator[int]:
+    """Shows how far a comparison is."""
+    return progress(bands, title="comparing", total=None, unit="bands of hashes")
 
 
 def _read(path: Path, lines: ReadReport, *, strict: bool = False, quiet: bool = False) -> Iterator[Session]:

@@ -1,4 +1,4 @@
-"""The first pass of the curation: what becomes of every session, in 600 bytes each and without their texts."""
+"""The first pass of the curation: what becomes of every session, in a kilobyte each and without their texts."""
 
 import hashlib
 from array import array
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.data_prepare.curation.examine import CurationSettings, Examined, Examiner
-from tuner.learn_to_ask.data_prepare.curation.near_duplicates import Pair, Signatures, later_twins, plain_text
+from tuner.learn_to_ask.data_prepare.curation.near_duplicates import Pair, Signatures, Watch, later_twins, plain_text
 from tuner.learn_to_ask.data_prepare.curation.rules import RULES
 
 # What a session can be dropped for, in the order in which it is looked for.
@@ -100,7 +100,12 @@ class Survey:
 
 
 def survey_sessions(
-    sessions: Iterable[Session], *, examiner: Examiner, settings: CurationSettings, capacity: int
+    sessions: Iterable[Session],
+    *,
+    examiner: Examiner,
+    settings: CurationSettings,
+    capacity: int,
+    watch: Watch = iter,
 ) -> Survey:
     """Examines sessions by themselves, then for what they have in common.
 
@@ -112,6 +117,7 @@ def survey_sessions(
         examiner: Made for the settings.
         settings: What decides.
         capacity: At most so many sessions will come.
+        watch: Passes on the steps of the comparison, to show how far it is.
     """
     survey = Survey()
     signatures = Signatures(capacity) if settings.similarity is not None else None
@@ -131,7 +137,8 @@ def survey_sessions(
             signatures.fill(len(compared), examined.session)
             compared.append(position)
     if signatures and settings.similarity is not None:
-        for row, pair in later_twins(signatures.rows[: len(compared)], similarity=settings.similarity).items():
+        rows = signatures.rows[: len(compared)]
+        for row, pair in later_twins(rows, similarity=settings.similarity, watch=watch).items():
             survey.near[compared[row]] = Pair(compared[pair.first], compared[pair.second], pair.similarity)
             survey.drop(compared[row], "near_duplicate")
     return survey
