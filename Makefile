@@ -35,8 +35,10 @@ quickstart: env env-engine  ## the whole pipeline on sample logs and a tiny poli
 	@$(PY) -m tuner.learn_to_ask.quickstart --policy $(POLICY) --domain $(DOMAIN) $(if $(STEPS),--steps $(STEPS)) --seed $(SEED) \
 	  $(if $(filter toy,$(POLICY)),--overwrite,--resume)
 
-e2e: env env-engine  ## the same with 2 GRPO steps, for CI
-	@$(PY) -m tuner.learn_to_ask.quickstart --steps 2 --folder runs/e2e --overwrite
+e2e: env env-engine  ## the same with 2 GRPO steps in two domains, for CI
+	@for domain in medical_en it_support; do \
+	  $(PY) -m tuner.learn_to_ask.quickstart --domain $$domain --steps 2 --folder runs/e2e-$$domain --overwrite || exit 1; \
+	done
 
 e2e-real: env env-engine  ## the same with a pretrained model, SmolLM2; about 30 minutes, not in CI
 	@$(PY) -m tuner.learn_to_ask.quickstart --policy smollm2 --steps 2 --folder runs/e2e-real --resume
