@@ -4,7 +4,7 @@ import pytest
 from run_scripts import SESSION, TASK, build, error_of, evaluate, extract, read, write
 
 from tuner.learn_to_ask.core.records import GradedTask, TaskWithRollouts
-from tuner.learn_to_ask.domains import load_domain
+from tuner.learn_to_ask.domains import FOLDER, load_domain
 from tuner.learn_to_ask.sample_data.generate import generate_sessions
 
 SUPPORT = load_domain("it_support")
@@ -47,6 +47,16 @@ def test_a_dialogue_that_holds_the_stop_token_is_refused(step, good, tmp_path):
 def test_a_domain_that_does_not_exist_is_told_before_anything_is_read(step, good, tmp_path):
     error = error_of(step(tmp_path, "--domain", "it_suport"))
     assert error == "--domain it_suport: no such file; did you mean it_support?"
+
+
+def test_the_offline_rules_are_refused_where_a_domain_has_no_vocabulary(tmp_path):
+    starter = (FOLDER / "starter.txt").read_text(encoding="utf-8").replace("NAME", "bikes")
+    (tmp_path / "bikes.yaml").write_text(starter, encoding="utf-8")
+    write(tmp_path / "in.jsonl", SESSION)
+    error = error_of(extract(tmp_path, "--domain", "bikes.yaml"))
+    assert error.startswith("domain bikes: has no vocabulary")
+    assert "name a model instead of the offline engine" in error
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def graded(stop, domain):

@@ -2,6 +2,7 @@
 
 import json
 
+from tuner.learn_to_ask.domains import load_domain
 from tuner.learn_to_ask.training.config_file import RunConfig
 from tuner.learn_to_ask.training.preflight.data import dataset_findings, scan_dataset
 from tuner.learn_to_ask.training.settings import TrainingSettings
@@ -39,7 +40,9 @@ def judged(tmp_path, *tasks, **changes):
     """The findings on a dataset by check."""
     file = tmp_path / "train.jsonl"
     file.write_text("".join((task if isinstance(task, str) else json.dumps(task)) + "\n" for task in tasks))
-    return {finding.check: finding for finding in dataset_findings(scan_dataset(file), settings(**changes))}
+    given = settings(**changes)
+    scan = scan_dataset(file, load_domain(given.domain))
+    return {finding.check: finding for finding in dataset_findings(scan, given)}
 
 
 def model_folder(folder, *, weights=("model.safetensors",), index=None, tokenizer=("tokenizer.json",), size=2000):

@@ -45,6 +45,14 @@ def test_a_last_message_of_the_assistant_is_fatal(tmp_path):
     assert "1_2" in found.verdict
 
 
+def test_a_dialogue_that_holds_the_stop_token_is_fatal_in_the_domain_it_belongs_to(tmp_path):
+    quoting = {**STOP, "messages": [{"role": "user", "content": "it said <ticket /> and nothing more"}]}
+    assert "stop token" not in judged(tmp_path, CONTINUE, quoting)
+    found = judged(tmp_path, CONTINUE, quoting, domain="it_support")["stop token"]
+    assert found.level == "fatal"
+    assert "'<ticket />', the stop token of domain it_support" in found.verdict
+
+
 def test_a_missing_decision_is_a_warning_because_it_counts_as_continue(tmp_path):
     bare = {key: value for key, value in CONTINUE.items() if key != "decision_truth"}
 
