@@ -1,6 +1,7 @@
 """The judge's file: what an interrupted run leaves, and that it is continued only for the same sessions."""
 
 import pytest
+from medical import MEDICAL
 from run_scripts import read, write
 from sessions import healthy, record
 
@@ -33,7 +34,7 @@ def judge(folder, answer, *, rules="the same", resume=False):
     job = JobSettings(
         make_engine=lambda: OfflineEngine(answer), max_retries=0, max_failures=0.0, resume=resume, overwrite=False
     )
-    settings = JudgeSettings(job=job, judgements_file=folder / "judged.jsonl", least=0.5)
+    settings = JudgeSettings(job=job, judgements_file=folder / "judged.jsonl", least=0.5, domain=MEDICAL)
     return judge_sessions(iter(SESSIONS), input_file=folder / "in.jsonl", rules=rules, settings=settings)
 
 
