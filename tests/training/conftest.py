@@ -41,7 +41,7 @@ def started(tmp_path, monkeypatch):
     monkeypatch.setattr(main, "cluster_address", lambda _: ClusterAddress(None))
     monkeypatch.setattr(main, "last_checkpoint", lambda _: 10**6)
     monkeypatch.setattr(main, "save_sampler_weights", lambda *_: None)
-    monkeypatch.setattr(main, "preflight", lambda *_, **__: [])
+    monkeypatch.setattr("tuner.learn_to_ask.training.preflight.run.preflight", lambda *_, **__: [])
 
     def model(name):
         """A folder with what Trinity reads of a model: its architecture."""
