@@ -57,6 +57,7 @@ class CurationReport:
 
     Attributes:
         source: The file that was curated.
+        speakers: Role -> what the one who speaks is called.
         before: Sessions in it.
         after: Sessions that were kept.
         remarks: Label and value of what else happened.
@@ -67,6 +68,7 @@ class CurationReport:
     """
 
     source: str
+    speakers: dict[str, str]
     before: int
     after: int
     remarks: list[tuple[str, object]]
@@ -101,7 +103,7 @@ def curation_page(report: CurationReport) -> str:
         _TEMPLATE,
         report=report,
         plots=[(each, _plot(each)) for each in report.distributions],
-        speakers={"user": "patient", "assistant": "doctor"},
+        speakers=report.speakers,
     )
 
 

@@ -90,7 +90,9 @@ def curate(
     remarks = _remarks(lines, survey, settings, not_judged=not_judged)
     if report_file:
         examples = _examples(input_file, survey, examiner)
-        write_text(report_file, curation_page(_report(input_file, survey, stated, examples, remarks)))
+        speakers = {"user": settings.user, "assistant": settings.assistant}
+        shown = _report(input_file, survey, speakers, stated=stated, examples=examples, remarks=remarks)
+        write_text(report_file, curation_page(shown))
     if not survey.kept_count():
         (reason, count), *_ = survey.dropped().most_common(1)
         raise UserError(
@@ -208,6 +210,8 @@ def _examples(input_file: Path, survey: Survey, examiner: Examiner) -> dict[str,
 def _report(
     input_file: Path,
     survey: Survey,
+    speakers: dict[str, str],
+    *,
     stated: list[Reason],
     examples: dict[str, list[Example]],
     remarks: list[tuple[str, object]],
@@ -220,6 +224,7 @@ def _report(
     names = list(survey.diagnosis_names)
     return CurationReport(
         source=str(input_file),
+        speakers=speakers,
         before=len(kept),
         after=sum(kept),
         remarks=remarks,
@@ -233,7 +238,9 @@ def _report(
             )
             for reason in stated
         ],
-        distributions=[distribution(title, survey.figures[name], kept) for name, title in FIGURES.items()],
+        distributions=[
+            distribution(title.format(**speakers), survey.figures[name], kept) for name, title in FIGURES.items()
+        ],
         diagnoses=[(names[number], count, after[number]) for number, count in before.most_common(_DIAGNOSES)],
         more_diagnoses=max(0, len(names) - _DIAGNOSES),
     )

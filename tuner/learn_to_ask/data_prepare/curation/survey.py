@@ -13,12 +13,12 @@ from tuner.learn_to_ask.data_prepare.curation.rules import RULES
 
 # What a session can be dropped for, in the order in which it is looked for.
 REASONS = (*(rule.key for rule in RULES), "wrong_language", "personal_data", "duplicate", "near_duplicate", "judge")
-# What the report shows of the sessions before and after: name in `Facts` -> title.
+# What the report shows of the sessions before and after: name in `Facts` -> title, with who speaks in braces.
 FIGURES = {
     "messages": "messages of a session",
-    "patient_messages": "messages of the patient",
+    "patient_messages": "messages of the {user}",
     "characters": "characters of a session",
-    "questions": "questions of the doctor",
+    "questions": "questions of the {assistant}",
 }
 _KEPT = 255  # in `Survey.outcomes`: no reason
 
