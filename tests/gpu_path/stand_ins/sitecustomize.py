@@ -87,11 +87,17 @@ def _ray_cpus(utils):
         utils.get_num_cpus = lambda *args, **kwargs: 16
 
 
+def _vllm_ops(ops):
+    # with AVX-512 vLLM's CPU build packs weights away and leaves empty ones, into which no sync can load, as a GPU's can
+    ops._supports_onednn = False
+
+
 _STAND_INS = {
     "torch": _torch,
     "torch.distributed.fsdp._init_utils": _fsdp_init,
     "torch.distributed.fsdp.api": _fsdp_api,
     "verl.utils.device": _verl_device,
+    "vllm._custom_ops": _vllm_ops,
     "trinity.utils.distributed": _trinity_distributed,
     "ray._private.services": _ray_services,
     "ray._private.utils": _ray_cpus,
