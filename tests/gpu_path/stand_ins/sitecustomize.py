@@ -88,7 +88,7 @@ def _ray_cpus(utils):
 
 
 def _vllm_ops(ops):
-    # with AVX-512 vLLM's CPU build packs weights away and leaves empty ones, into which no sync can load, as a GPU's can
+    # with AVX-512 the CPU build packs weights away and leaves empty ones, into which no weight sync can load
     ops._supports_onednn = False
 
 
