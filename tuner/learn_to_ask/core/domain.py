@@ -201,6 +201,7 @@ class Domain(_Part):
         speakers: The two sides.
         stop_token: What the policy outputs to end an interview.
         end_marker: The message by which the logged expert ended one.
+        unknown_answer: What the user says, in a whole interview, to a question that the log does not answer.
         policy: The policy's prompt.
         information: What counts as information.
         extraction: The extractor's prompt.
@@ -215,6 +216,7 @@ class Domain(_Part):
     speakers: Speakers
     stop_token: Text
     end_marker: Text
+    unknown_answer: Text
     policy: PolicyTexts
     information: Information
     extraction: ExtractionTexts

@@ -1,0 +1,179 @@
+"""The user of a logged session who can be asked: answers any question with what the log holds, by rules.
+
+It needs no model and no vocabulary: a question is about a fact when they share telling words. At most one fact comes to
+light for each question of a message, so that "tell me everything" earns no more than a good question does.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from itertools import groupby
+
+from tuner.learn_to_ask.core.domain import Domain
+from tuner.learn_to_ask.core.records import Course, Fact, Message, Sample, Turn
+from tuner.learn_to_ask.core.segmentation import turn_indices
+from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
+from tuner.learn_to_ask.engines.question_rules import asks, count_questions
+
+RULES = "rules"  # what answers, as the interview file says it
+_ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
+_CLAUSES = re.compile(r"[.!?;\n。！？；]+|,\s|，|\band\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Whoever is asked in an interview.
+
+    Attributes:
+        opening: The dialogue with which the interview begins.
+        facts: What can be found out.
+        words: For each fact the stems by which a question is about it.
+        opening_words: The same for each message of the user in the opening, and the message.
+        unknown_answer: To what the log does not answer.
+    """
+
+    opening: tuple[Message, ...]
+    facts: tuple[Fact, ...]
+    words: tuple[frozenset[str], ...]
+    opening_words: tuple[tuple[str, frozenset[str]], ...]
+    unknown_answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """A message of the logged user, and the question that it answers, `""` where the log does not tell which."""
+
+    question: str
+    answer: str
+
+
+def is_first_of_session(sample: Sample) -> bool:
+    """Whether a sample's context is only the opening, so that its future is the whole interview."""
+    return len(list(turn_indices(sample.messages))) == 1
+
+
+def make_patient(sample: Sample, domain: Domain) -> Patient:
+    """The user of a session.
+
+    Args:
+        sample: The first of the session; its `info_set` holds at least one item.
+        domain: Its fields of information and the answer to what is not known.
+    """
+    items = list(dict.fromkeys(sample.info_set or ()))
+    exchanges = _exchanges(sample.remaining_chat)
+    found = [_exchange_of(item, exchanges) for item in items]
+    answered = Counter(exchange for exchange in found if exchange)
+    opening = [message["content"] for message in sample.messages if message["role"] == "user"]
+    told = words_of(" ".join(opening), COMMON_WORDS)
+    facts, words = [], []
+    for item, exchange in zip(items, found, strict=True):
+        own = _said_alone(item, exchange, shared=bool(exchange) and answered[exchange] > 1)
+        facts.append(Fact(item=item, said=own or _value(item)))
+        logged = f"{exchange.question} {own}" if exchange and own else ""
+        words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
+    return Patient(
+        opening=tuple(sample.messages),
+        facts=tuple(facts),
+        words=tuple(words),
+        opening_words=tuple((said, words_of(said, COMMON_WORDS)) for said in opening),
+        unknown_answer=domain.unknown_answer,
+    )
+
+
+def answer(patient: Patient, question: str, known: Set[int]) -> Turn:
+    """One turn: the facts that a question is about, else the opening, else that it is not known.
+
+    A word of a question counts for a fact by how few facts have it; at least half of a word has to count.
+
+    Args:
+        patient: Who is asked.
+        question: Whatever the policy said.
+        known: Facts that came to light before; of two that fit as well, the one that did not is told.
+    """
+    asked = words_of(question, COMMON_WORDS)
+    users = Counter(word for words in patient.words for word in words)
+    scores = [sum(1 / users[word] for word in asked & words) for words in patient.words]
+    about = [index for index, score in enumerate(scores) if score >= _ENOUGH]
+    about.sort(key=lambda index: (-round(scores[index], 9), index in known, index))
+    facts = about[: max(1, count_questions(question))]
+    if facts:
+        said = "; ".join(dict.fromkeys(patient.facts[index].said for index in facts))
+        return Turn(question=question, answer=said, facts=facts)
+    for said, words in patient.opening_words:
+        if 2 * len(asked & words) >= len(asked) > 0:
+            return Turn(question=question, answer=said, facts=[], opening=True)
+    return Turn(question=question, answer=patient.unknown_answer, facts=[])
+
+
+def logged_course(patient: Patient, future: Sequence[Message], domain: Domain) -> Course:
+    """The logged expert's questions, put to the same user: what to compare a policy with.
+
+    Messages of the expert that follow each other are one turn. The last of them, which the user left without an answer,
+    ends the interview unless it asks something.
+
+    Args:
+        patient: The user of the session.
+        future: The dialogue after the opening.
+        domain: Its end marker counts as its stop token.
+    """
+    turns: list[Turn] = []
+    end: str | None = None
+    known: set[int] = set()
+    runs = _runs(future)
+    for place, (role, said) in enumerate(runs):
+        if role == "user":
+            continue
+        message = "\n".join(said)
+        if place == len(runs) - 1 and (domain.end_marker in message or not asks(message)):
+            end = domain.stop_token if message.strip() == domain.end_marker else message
+            break
+        turns.append(answer(patient, message, known))
+        known.update(turns[-1].facts)
+    return Course(turns=turns, end=end)
+
+
+def _runs(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
+    """Who speaks and what is said, one entry for messages of one side that follow each other."""
+    by_role = groupby(messages, key=lambda message: message["role"])
+    return [(role, [message["content"] for message in run]) for role, run in by_role]
+
+
+def _exchanges(future: Sequence[Message]) -> list[_Exchange]:
+    """Every message of the user after the opening, with its question where there are as many of both."""
+    found: list[_Exchange] = []
+    questions: list[str] = []
+    for role, said in _runs(future):
+        if role == "assistant":
+            questions = [text for text in said if asks(text)]
+        elif len(questions) == len(said):
+            found += map(_Exchange, questions, said)
+        else:
+            found += [_Exchange("", text) for text in said]
+    return found
+
+
+def _exchange_of(item: str, exchanges: Sequence[_Exchange]) -> _Exchange | None:
+    """Where an item was said: the exchange that shares most words with it, those of the answer counted twice."""
+    value = words_of(_value(item), COMMON_WORDS)
+    shared = [
+        2 * len(value & words_of(each.answer, COMMON_WORDS)) + len(value & words_of(each.question, COMMON_WORDS))
+        for each in exchanges
+    ]
+    return exchanges[shared.index(max(shared))] if max(shared, default=0) else None
+
+
+def _said_alone(item: str, exchange: _Exchange | None, *, shared: bool) -> str:
+    """The user's own words for one item, without those for another; `""` where they cannot be told apart."""
+    if exchange is None or not shared:
+        return exchange.answer.strip() if exchange else ""
+    value = words_of(_value(item), COMMON_WORDS)
+    clauses = [clause.strip() for clause in _CLAUSES.split(exchange.answer) if clause.strip()]
+    fitting = [clause for clause in clauses if value & words_of(clause, COMMON_WORDS)]
+    return fitting[0] if len(fitting) == 1 and len(clauses) > 1 else ""
+
+
+def _value(item: str) -> str:
+    """An item without its field."""
+    field, colon, value = item.partition(":")
+    return value.strip() if colon and value.strip() else field.strip()
