@@ -15,9 +15,9 @@ COMMON_WORDS = frozenset(
     something sorry still such sure take tell than thank thanks that the their them then there these they thing things
     this those too two under very want was well were what when where whether which while who whom whose why will with
     would yes you your yours
-    什么 么样 样的 样子 怎么 怎样 有没 没有 是否 是不 不是 会不 不会 能不 不能 可以 还是 还有 有什 是什 或者 或是 或有 哪里 哪个 哪些
-    哪儿 哪种 多少 几个 一般 一下 这个 那个 您的 你的 现在 最近 觉得 感到 请问 时候 的时 情况 有些 有点 别的 其他 出现 除了 的是
-    告诉 诉我 所有 您好 好的 谢谢
+    什么 么样 样的 样子 怎么 怎样 有没 没有 是否 是不 不是 会不 不会 能不 不能 可以 还是 还有 有什 是什 或者 或是
+    或有 哪里 哪个 哪些 哪儿 哪种 多少 几个 一般 一下 这个 那个 您的 你的 现在 最近 觉得 感到 请问 时候 的时 情况
+    有些 有点 别的 其他 出现 除了 的是 告诉 诉我 所有 您好 好的 谢谢
     """.split()
 )
 

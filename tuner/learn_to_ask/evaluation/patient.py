@@ -30,14 +30,14 @@ class Patient:
         facts: What can be found out.
         words: For each fact the stems by which a question is about it.
         opening_words: The same for each message of the user in the opening, and the message.
-        unknown_answer: To what the log does not answer.
+        domain: How several facts are told at once, and what is said when the log holds nothing.
     """
 
     opening: tuple[Message, ...]
     facts: tuple[Fact, ...]
     words: tuple[frozenset[str], ...]
     opening_words: tuple[tuple[str, frozenset[str]], ...]
-    unknown_answer: str
+    domain: Domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
     told = words_of(" ".join(opening), COMMON_WORDS)
     facts, words = [], []
     for item, exchange in zip(items, found, strict=True):
-        own = _said_alone(item, exchange, shared=bool(exchange) and answered[exchange] > 1)
+        own = _said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
         facts.append(Fact(item=item, said=own or _value(item)))
         logged = f"{exchange.question} {own}" if exchange and own else ""
         words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
@@ -77,7 +77,7 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         facts=tuple(facts),
         words=tuple(words),
         opening_words=tuple((said, words_of(said, COMMON_WORDS)) for said in opening),
-        unknown_answer=domain.unknown_answer,
+        domain=domain,
     )
 
 
@@ -98,24 +98,23 @@ def answer(patient: Patient, question: str, known: Set[int]) -> Turn:
     about.sort(key=lambda index: (-round(scores[index], 9), index in known, index))
     facts = about[: max(1, count_questions(question))]
     if facts:
-        said = "; ".join(dict.fromkeys(patient.facts[index].said for index in facts))
+        said = patient.domain.listed(list(dict.fromkeys(patient.facts[index].said for index in facts)))
         return Turn(question=question, answer=said, facts=facts)
     for said, words in patient.opening_words:
         if 2 * len(asked & words) >= len(asked) > 0:
             return Turn(question=question, answer=said, facts=[], opening=True)
-    return Turn(question=question, answer=patient.unknown_answer, facts=[])
+    return Turn(question=question, answer=patient.domain.unknown_answer, facts=[])
 
 
-def logged_course(patient: Patient, future: Sequence[Message], domain: Domain) -> Course:
+def logged_course(patient: Patient, future: Sequence[Message]) -> Course:
     """The logged expert's questions, put to the same user: what to compare a policy with.
 
-    Messages of the expert that follow each other are one turn. The last of them, which the user left without an answer,
-    ends the interview unless it asks something.
+    Messages of the expert that follow each other are one turn. The end marker among them stops the interview as exactly
+    the stop token does; a last message that asks nothing stops it as well.
 
     Args:
         patient: The user of the session.
         future: The dialogue after the opening.
-        domain: Its end marker counts as its stop token.
     """
     turns: list[Turn] = []
     end: str | None = None
@@ -125,8 +124,9 @@ def logged_course(patient: Patient, future: Sequence[Message], domain: Domain) -
         if role == "user":
             continue
         message = "\n".join(said)
-        if place == len(runs) - 1 and (domain.end_marker in message or not asks(message)):
-            end = domain.stop_token if message.strip() == domain.end_marker else message
+        marked = patient.domain.end_marker in (text.strip() for text in said)
+        if marked or (place == len(runs) - 1 and not asks(message)):
+            end = patient.domain.stop_token if marked else message
             break
         turns.append(answer(patient, message, known))
         known.update(turns[-1].facts)
