@@ -18,6 +18,7 @@ from tuner.learn_to_ask.evaluation.patient import (
     Patient,
     answer,
     is_first_of_session,
+    items_of,
     logged_course,
     make_patient,
 )
@@ -207,4 +208,4 @@ def _why_left_out(sample: Sample) -> str:
         return "its first sample is missing"
     if sample.info_set is None:
         return "its extraction failed"
-    return "" if sample.info_set else "without facts"
+    return "" if items_of(sample) else "without facts"

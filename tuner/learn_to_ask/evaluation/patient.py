@@ -4,21 +4,20 @@ It needs no model and no vocabulary: a question is about a fact when they share 
 light for each question of a message, so that "tell me everything" earns no more than a good question does.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from itertools import groupby
+from math import fsum
 
 from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Course, Fact, Message, Sample, Turn
 from tuner.learn_to_ask.core.segmentation import turn_indices
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
+from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, runs, said_alone, value_of
 
 RULES = "rules"  # what answers, as the interview file says it
 _ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
-_CLAUSES = re.compile(r"[.!?;\n。！？；]+|,\s|，|\band\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +39,14 @@ class Patient:
     domain: Domain
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """A message of the logged user, and the question that it answers, `""` where the log does not tell which."""
-
-    question: str
-    answer: str
-
-
 def is_first_of_session(sample: Sample) -> bool:
     """Whether a sample's context is only the opening, so that its future is the whole interview."""
     return len(list(turn_indices(sample.messages))) == 1
+
+
+def items_of(sample: Sample) -> list[str]:
+    """What was extracted of a sample's future, each item once."""
+    return list(dict.fromkeys(item for item in sample.info_set or () if item.strip()))
 
 
 def make_patient(sample: Sample, domain: Domain) -> Patient:
@@ -60,16 +56,15 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         sample: The first of the session; its `info_set` holds at least one item.
         domain: Its fields of information and the answer to what is not known.
     """
-    items = list(dict.fromkeys(sample.info_set or ()))
-    exchanges = _exchanges(sample.remaining_chat)
-    found = [_exchange_of(item, exchanges) for item in items]
+    items = items_of(sample)
+    found = places(items, exchanges(sample.remaining_chat), excluded=domain.information.excluded)
     answered = Counter(exchange for exchange in found if exchange)
     opening = [message["content"] for message in sample.messages if message["role"] == "user"]
     told = words_of(" ".join(opening), COMMON_WORDS)
     facts, words = [], []
     for item, exchange in zip(items, found, strict=True):
-        own = _said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
-        facts.append(Fact(item=item, said=own or _value(item)))
+        own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
+        facts.append(Fact(item=item, said=own or value_of(item)))
         logged = f"{exchange.question} {own}" if exchange and own else ""
         words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
     return Patient(
@@ -93,10 +88,10 @@ def answer(patient: Patient, question: str, known: Set[int]) -> Turn:
     """
     asked = words_of(question, COMMON_WORDS)
     users = Counter(word for words in patient.words for word in words)
-    scores = [sum(1 / users[word] for word in asked & words) for words in patient.words]
+    scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in patient.words]
     about = [index for index, score in enumerate(scores) if score >= _ENOUGH]
-    about.sort(key=lambda index: (-round(scores[index], 9), index in known, index))
-    facts = about[: max(1, count_questions(question))]
+    about.sort(key=lambda index: (-scores[index], index in known, index))
+    facts = sorted(about[: max(1, count_questions(question))])
     if facts:
         said = patient.domain.listed(list(dict.fromkeys(patient.facts[index].said for index in facts)))
         return Turn(question=question, answer=said, facts=facts)
@@ -119,61 +114,15 @@ def logged_course(patient: Patient, future: Sequence[Message]) -> Course:
     turns: list[Turn] = []
     end: str | None = None
     known: set[int] = set()
-    runs = _runs(future)
-    for place, (role, said) in enumerate(runs):
+    spoken = runs(future)
+    for place, (role, said) in enumerate(spoken):
         if role == "user":
             continue
         message = "\n".join(said)
         marked = patient.domain.end_marker in (text.strip() for text in said)
-        if marked or (place == len(runs) - 1 and not asks(message)):
+        if marked or (place == len(spoken) - 1 and not asks(message)):
             end = patient.domain.stop_token if marked else message
             break
         turns.append(answer(patient, message, known))
         known.update(turns[-1].facts)
     return Course(turns=turns, end=end)
-
-
-def _runs(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
-    """Who speaks and what is said, one entry for messages of one side that follow each other."""
-    by_role = groupby(messages, key=lambda message: message["role"])
-    return [(role, [message["content"] for message in run]) for role, run in by_role]
-
-
-def _exchanges(future: Sequence[Message]) -> list[_Exchange]:
-    """Every message of the user after the opening, with its question where there are as many of both."""
-    found: list[_Exchange] = []
-    questions: list[str] = []
-    for role, said in _runs(future):
-        if role == "assistant":
-            questions = [text for text in said if asks(text)]
-        elif len(questions) == len(said):
-            found += map(_Exchange, questions, said)
-        else:
-            found += [_Exchange("", text) for text in said]
-    return found
-
-
-def _exchange_of(item: str, exchanges: Sequence[_Exchange]) -> _Exchange | None:
-    """Where an item was said: the exchange that shares most words with it, those of the answer counted twice."""
-    value = words_of(_value(item), COMMON_WORDS)
-    shared = [
-        2 * len(value & words_of(each.answer, COMMON_WORDS)) + len(value & words_of(each.question, COMMON_WORDS))
-        for each in exchanges
-    ]
-    return exchanges[shared.index(max(shared))] if max(shared, default=0) else None
-
-
-def _said_alone(item: str, exchange: _Exchange | None, *, shared: bool) -> str:
-    """The user's own words for one item, without those for another; `""` where they cannot be told apart."""
-    if exchange is None or not shared:
-        return exchange.answer.strip() if exchange else ""
-    value = words_of(_value(item), COMMON_WORDS)
-    clauses = [clause.strip() for clause in _CLAUSES.split(exchange.answer) if clause.strip()]
-    fitting = [clause for clause in clauses if value & words_of(clause, COMMON_WORDS)]
-    return fitting[0] if len(fitting) == 1 and len(clauses) > 1 else ""
-
-
-def _value(item: str) -> str:
-    """An item without its field."""
-    field, colon, value = item.partition(":")
-    return value.strip() if colon and value.strip() else field.strip()
