@@ -1,12 +1,19 @@
 """The user by rules: which facts a question brings to light, in whose words, in three fields and two languages."""
 
+import json
+
 import pytest
 from interviews import LINES, diarrhea, sample_of
 from sessions import session
 
+from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.domains import load_domain
+from tuner.learn_to_ask.engines.offline import extract_answer
 from tuner.learn_to_ask.evaluation.patient import answer, is_first_of_session, logged_course, make_patient
+from tuner.learn_to_ask.prompt import extraction_messages
+from tuner.learn_to_ask.sample_data.generate import generate_sessions
+from tuner.learn_to_ask.sample_data.vocabulary import vocabulary_of
 
 MEDICAL = load_domain("medical_en")
 SUPPORT = load_domain("it_support")
@@ -161,3 +168,28 @@ def test_only_the_first_sample_of_a_session_holds_the_whole_interview():
     samples = list(segment(session("d: welcome", "p: hello", "p: i cough", *LINES[1:])))
 
     assert [is_first_of_session(sample) for sample in samples] == [True, False, False]
+
+
+@pytest.mark.parametrize("domain", [MEDICAL, SUPPORT, CHINESE], ids=lambda domain: domain.name)
+def test_the_questions_of_a_vocabulary_bring_their_fact_to_light(domain):
+    # Given sessions made of a vocabulary, which says what each question is about; the user knows nothing of it
+    attributes = {each.diagnosis: each.attributes for each in vocabulary_of(domain).complaints}
+    mark = "？" if domain.full_width else "?"
+    exactly, another, asked = 0, 0, 0
+    for logged in generate_sessions(domain, count=200, first_id=1, seed=3):
+        whole = Session.model_validate(logged)
+        first = next(segment(whole))
+        items = json.loads(extract_answer(extraction_messages(first.remaining_chat, domain), domain))
+        patient = make_patient(first.model_copy(update={"info_set": items}), domain)
+        # When each of them is asked
+        for attribute in attributes[whole.diagn]:
+            own = {f"{attribute.field}: {term}" for term in attribute.answers.values()}
+            wanted = [place for place, item in enumerate(items) if item in own]
+            found = answer(patient, attribute.question + mark, set()).facts
+            asked += bool(wanted)
+            exactly += bool(wanted) and found == wanted
+            another += any(place not in wanted for place in found)
+    # Then most are answered, and hardly any with something else
+    assert asked > 250
+    assert exactly > 0.75 * asked
+    assert another < 0.05 * asked
