@@ -5,7 +5,8 @@ from sessions import session
 
 from tuner.learn_to_ask.core.records import Course, Interview, SamplingValues
 from tuner.learn_to_ask.core.segmentation import segment
-from tuner.learn_to_ask.evaluation.patient import RULES, answer, make_patient
+from tuner.learn_to_ask.evaluation.answering import RULES
+from tuner.learn_to_ask.evaluation.patient import answer, make_patient
 
 # Three facts; the question that is about each, in order.
 LINES = (

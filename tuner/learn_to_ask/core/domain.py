@@ -191,6 +191,18 @@ class CurationTexts(_Part):
     reply: Text
 
 
+class AnsweringTexts(_Part):
+    """The prompt of a model that answers as the user of a logged session.
+
+    Attributes:
+        task: What it reads, and that this is no instruction.
+        reply: In what form to reply: the numbers of notes.
+    """
+
+    task: Text
+    reply: Text
+
+
 class Domain(_Part):
     """A field of interviews, as its YAML file describes it.
 
@@ -207,6 +219,7 @@ class Domain(_Part):
         extraction: The extractor's prompt.
         grading: The grader's prompt.
         curation: The prompt of a judge of logged sessions.
+        answering: The prompt of a model that answers as the user of a logged session.
         vocabulary: File with which sample logs are made and the offline stand-ins read; `None` where there is none.
     """
 
@@ -222,6 +235,7 @@ class Domain(_Part):
     extraction: ExtractionTexts
     grading: GradingTexts
     curation: CurationTexts
+    answering: AnsweringTexts
     vocabulary: str | None = None
 
     @model_validator(mode="after")

@@ -294,7 +294,7 @@ class Interview(_FromSession):
         held: The policy's interview.
         logged: The questions of the logged expert, put to the same user.
         policy: Engine and model.
-        user: Which rules answer as the user.
+        user: Who answers: `rules`, or `llm:` with engine and model.
         sampling: What was asked for.
         sampling_applied: What the engine applied of it.
         domain: Of the interview.

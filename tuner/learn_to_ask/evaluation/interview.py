@@ -1,7 +1,7 @@
 """Lets a policy hold whole interviews with the users of logged sessions, and measures them.
 
-A user answers by rules with what the log holds. The logged expert's own questions, put to the same users, are the line
-to compare with.
+A user answers with what the log holds, by rules or (--user llm) as a model chooses. The logged expert's own questions,
+put to the same users, are the line to compare with.
 
 Examples:
   python -m tuner.learn_to_ask.evaluation.interview --eval_model_path runs/tuned \\
@@ -15,11 +15,19 @@ from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.core.records import Interview
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
-from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, job_settings, positive_int
+from tuner.learn_to_ask.engines.select import (
+    add_engine_arguments,
+    add_job_arguments,
+    check_engine,
+    job_settings,
+    positive_int,
+)
 from tuner.learn_to_ask.evaluation.hold_interviews import hold_interviews
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, measure, observe
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
+
+USERS = ("rules", "llm")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,18 +42,30 @@ def make_parser() -> argparse.ArgumentParser:
     add("--test_file_path", type=Path, required=True, help="samples of 1_info_extract_pipeline.py, whole sessions")
     add("--output_file", type=Path, required=True, help="gets one interview a line")
     add("--max_turns", type=positive_int, default=12, help="questions after which an interview is broken off")
+    add(
+        "--user",
+        choices=USERS,
+        default="rules",
+        help="who answers: rules, by shared words; llm: a model, which only chooses what a question is about",
+    )
+    add("--user_model_path", help="the model of --user llm, as --eval_model_path")
     add("--rollout_mode", choices=ROLLOUT_MODES, default="direct", help="as in 3_rollout_then_evaluate.py")
     presets = {"published": ROLLOUT_SAMPLING, "trained": TRAINED_SAMPLING}
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=presets)
     add_domain_argument(parser)
     add_job_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
+    add_engine_arguments(parser, part="user", prefix="user_", offline=False)
     return parser
 
 
 def main() -> int:
     """Reads the flags, holds the interviews and prints what they are worth."""
     arguments = make_parser().parse_args()
+    user_model = {"model_path": arguments.user_model_path, "model_flag": "--user_model_path"}
+    by_model = arguments.user == "llm"
+    if by_model:  # before the policy is loaded
+        check_engine(arguments, prefix="user_", **user_model)
     code = hold_interviews(
         test_file=arguments.test_file_path,
         output_file=arguments.output_file,
@@ -56,6 +76,7 @@ def main() -> int:
         domain=load_domain(arguments.domain),
         rollout_mode=arguments.rollout_mode,
         max_turns=arguments.max_turns,
+        user=job_settings(arguments, prefix="user_", **user_model) if by_model else None,
         strict=arguments.strict,
     )
     print_metrics(arguments.output_file)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from math import fsum
 
 from tuner.learn_to_ask.core.domain import Domain
-from tuner.learn_to_ask.core.records import Course, Fact, Message, Sample, Turn
+from tuner.learn_to_ask.core.records import Fact, Message, Sample, Turn
 from tuner.learn_to_ask.core.segmentation import turn_indices
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
 from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, runs, said_alone, value_of
 
-RULES = "rules"  # what answers, as the interview file says it
 _ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
 
 
@@ -76,53 +75,74 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
     )
 
 
-def answer(patient: Patient, question: str, known: Set[int]) -> Turn:
-    """One turn: the facts that a question is about, else the opening, else that it is not known.
+def notes(patient: Patient) -> list[str]:
+    """Everything that can be told, by position: the facts' items, then what the user said in the opening."""
+    return [*(fact.item for fact in patient.facts), *(said for said, _ in patient.opening_words)]
 
-    A word of a question counts for a fact by how few facts have it; at least half of a word has to count.
+
+def answer(patient: Patient, question: str, known: Set[int]) -> Turn:
+    """One turn, by rules.
 
     Args:
         patient: Who is asked.
         question: Whatever the policy said.
         known: Facts that came to light before; of two that fit as well, the one that did not is told.
     """
+    return tell(patient, question, _notes_about(patient, question, known))
+
+
+def tell(patient: Patient, question: str, about: Sequence[int]) -> Turn:
+    """One turn: the facts that a question is about, else the opening, else that it is not known.
+
+    Args:
+        patient: Who is asked.
+        question: Whatever the policy said; brings no more facts to light than it asks questions.
+        about: Positions in `notes`, the closest first.
+    """
+    limit = max(1, count_questions(question))
+    facts = sorted([note for note in dict.fromkeys(about) if note < len(patient.facts)][:limit])
+    openings = [patient.opening_words[note - len(patient.facts)][0] for note in about if note >= len(patient.facts)]
+    if facts:
+        said = patient.domain.listed(list(dict.fromkeys(patient.facts[fact].said for fact in facts)))
+    else:
+        said = openings[0] if openings else patient.domain.unknown_answer
+    return Turn(question=question, answer=said, facts=facts, opening=bool(openings) and not facts)
+
+
+def _notes_about(patient: Patient, question: str, known: Set[int]) -> list[int]:
+    """What a question is about, the closest first.
+
+    A word of a question counts for a fact by how few facts have it; at least half of a word has to count. The opening
+    has to hold half of the question.
+    """
     asked = words_of(question, COMMON_WORDS)
     users = Counter(word for words in patient.words for word in words)
     scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in patient.words]
-    about = [index for index, score in enumerate(scores) if score >= _ENOUGH]
-    about.sort(key=lambda index: (-scores[index], index in known, index))
-    facts = sorted(about[: max(1, count_questions(question))])
-    if facts:
-        said = patient.domain.listed(list(dict.fromkeys(patient.facts[index].said for index in facts)))
-        return Turn(question=question, answer=said, facts=facts)
-    for said, words in patient.opening_words:
-        if 2 * len(asked & words) >= len(asked) > 0:
-            return Turn(question=question, answer=said, facts=[], opening=True)
-    return Turn(question=question, answer=patient.domain.unknown_answer, facts=[])
+    about = [fact for fact, score in enumerate(scores) if score >= _ENOUGH]
+    about.sort(key=lambda fact: (-scores[fact], fact in known, fact))
+    openings = enumerate(patient.opening_words, start=len(patient.facts))
+    return about + [note for note, (_, words) in openings if 2 * len(asked & words) >= len(asked) > 0]
 
 
-def logged_course(patient: Patient, future: Sequence[Message]) -> Course:
-    """The logged expert's questions, put to the same user: what to compare a policy with.
+def logged_messages(future: Sequence[Message], domain: Domain) -> tuple[list[str], str | None]:
+    """What the logged expert said, for putting it to the same user, and by what the interview was stopped, if it was.
 
     Messages of the expert that follow each other are one turn. The end marker among them stops the interview as exactly
     the stop token does; a last message that asks nothing stops it as well.
 
     Args:
-        patient: The user of the session.
         future: The dialogue after the opening.
+        domain: Its end marker and its stop token.
     """
-    turns: list[Turn] = []
-    end: str | None = None
-    known: set[int] = set()
+    said: list[str] = []
     spoken = runs(future)
-    for place, (role, said) in enumerate(spoken):
+    for place, (role, texts) in enumerate(spoken):
         if role == "user":
             continue
-        message = "\n".join(said)
-        marked = patient.domain.end_marker in (text.strip() for text in said)
-        if marked or (place == len(spoken) - 1 and not asks(message)):
-            end = patient.domain.stop_token if marked else message
-            break
-        turns.append(answer(patient, message, known))
-        known.update(turns[-1].facts)
-    return Course(turns=turns, end=end)
+        message = "\n".join(texts)
+        if domain.end_marker in (text.strip() for text in texts):
+            return said, domain.stop_token
+        if place == len(spoken) - 1 and not asks(message):
+            return said, message
+        said.append(message)
+    return said, None
