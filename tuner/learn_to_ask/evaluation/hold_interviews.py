@@ -72,7 +72,9 @@ def hold_interviews(
             "prompt": text_digest(rollout_prompt(TRAIN_MODE, domain)),
             "rollout_mode": rollout_mode,
             "max_turns": str(max_turns),
-            "user": f"{who} {text_digest(choosing_prompt(domain))}, else {domain.unknown_answer!r}",
+            "user": who,
+            "unknown_answer": domain.unknown_answer,
+            **({"user_prompt": text_digest(choosing_prompt(domain))} if user else {}),
         }
         settings = of_mode(settings, rollout_mode, TRAIN_MODE, domain)
         with open_job(output_file, settings, depends_on=depends_on) as job:

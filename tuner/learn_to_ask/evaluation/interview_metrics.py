@@ -150,9 +150,10 @@ def observe(interview: Interview, course: Course) -> Observed:
     """
     known: set[int] = set()
     new, repeated = [], []
+    asked = [_asked(turn.question) for turn in course.turns]
     for place, turn in enumerate(course.turns):
         facts = set(turn.facts)
-        again = any(_near_same(turn.question, earlier.question) for earlier in course.turns[:place])
+        again = any(_near_same(asked[place], earlier) for earlier in asked[:place])
         repeated.append(again or turn.opening or (bool(facts) and facts <= known))
         new.append(len(facts - known))
         known |= facts
@@ -173,14 +174,11 @@ def measure(observed: Observed) -> dict[str, float | None]:
     return {key: metric.value(observed) for key, metric in METRICS.items()}
 
 
-def _near_same(question: str, earlier: str) -> bool:
+def _asked(question: str) -> frozenset[str]:
+    """By what questions are compared: telling words, or the bare text of one that has none."""
+    return words_of(question, COMMON_WORDS) or frozenset({re.sub(r"[\W_]+", "", question.lower())})
+
+
+def _near_same(asked: frozenset[str], earlier: frozenset[str]) -> bool:
     """Whether two questions are the same but for small words, case and marks."""
-    words, before = words_of(question, COMMON_WORDS), words_of(earlier, COMMON_WORDS)
-    if not words and not before:
-        return _bare(question) == _bare(earlier)
-    return len(words & before) >= NEAR_SAME * len(words | before)
-
-
-def _bare(text: str) -> str:
-    """A text without case, marks and white space."""
-    return re.sub(r"[\W_]+", "", text.lower())
+    return len(asked & earlier) >= NEAR_SAME * len(asked | earlier)
