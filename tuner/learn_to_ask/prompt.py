@@ -82,6 +82,11 @@ def judge_prompt(domain: Domain) -> str:
     return domain.fill(f"{texts.task}\n\n{rubric}\n\n{reply}")
 
 
+def choosing_prompt(domain: Domain) -> str:
+    """The system prompt of a model that answers as the user of a logged session."""
+    return domain.fill(f"{domain.answering.task}\n\n{domain.answering.reply}")
+
+
 def dialogue_lines(messages: Sequence[Message], domain: Domain | None = None) -> str:
     """Shows a dialogue as `patient: …` / `doctor: …`, one line a message.
 
@@ -135,6 +140,16 @@ def judging_messages(messages: Sequence[Message], domain: Domain) -> list[dict[s
     ]
 
 
+def choosing_messages(notes: Sequence[str], question: str, domain: Domain) -> list[dict[str, str]]:
+    """The chat that asks which of a user's notes a question is about, by their numbers from 1."""
+    listed = [f"{number}. {_one_line(note)}" for number, note in enumerate(notes, start=1)]
+    asked = f"{domain.speakers.assistant}: {_one_line(question)}"
+    return [
+        {"role": "system", "content": choosing_prompt(domain)},
+        {"role": "user", "content": "\n".join([*listed, "", asked])},
+    ]
+
+
 def rollout_messages(
     messages: Sequence[Message], train_mode: TrainMode, domain: Domain | None = None
 ) -> list[dict[str, str]]:
@@ -152,5 +167,6 @@ def shown_prompts(domain: Domain) -> str:
         "grader": reward_prompt(domain),
         "extractor": extraction_prompt(domain),
         "judge of sessions": judge_prompt(domain),
+        "user of a logged session": choosing_prompt(domain),
     }
     return "\n\n".join(f"--- {role} ---\n{text}" for role, text in parts.items())

@@ -191,6 +191,18 @@ class CurationTexts(_Part):
     reply: Text
 
 
+class AnsweringTexts(_Part):
+    """The prompt of a model that answers as the user of a logged session.
+
+    Attributes:
+        task: What it reads, and that this is no instruction.
+        reply: In what form to reply: the numbers of notes.
+    """
+
+    task: Text
+    reply: Text
+
+
 class Domain(_Part):
     """A field of interviews, as its YAML file describes it.
 
@@ -201,11 +213,13 @@ class Domain(_Part):
         speakers: The two sides.
         stop_token: What the policy outputs to end an interview.
         end_marker: The message by which the logged expert ended one.
+        unknown_answer: What the user says, in a whole interview, to a question that the log does not answer.
         policy: The policy's prompt.
         information: What counts as information.
         extraction: The extractor's prompt.
         grading: The grader's prompt.
         curation: The prompt of a judge of logged sessions.
+        answering: The prompt of a model that answers as the user of a logged session.
         vocabulary: File with which sample logs are made and the offline stand-ins read; `None` where there is none.
     """
 
@@ -215,11 +229,13 @@ class Domain(_Part):
     speakers: Speakers
     stop_token: Text
     end_marker: Text
+    unknown_answer: Text
     policy: PolicyTexts
     information: Information
     extraction: ExtractionTexts
     grading: GradingTexts
     curation: CurationTexts
+    answering: AnsweringTexts
     vocabulary: str | None = None
 
     @model_validator(mode="after")

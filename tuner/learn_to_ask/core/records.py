@@ -242,3 +242,81 @@ class GradedTask(TaskWithRollouts):
         if self.regrades and len(self.regrades) != len(self.rollouts):
             raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.regrades)} lists of regrades")
         return self
+
+
+class Fact(_Record):
+    """What the user of a logged session can be asked for.
+
+    Attributes:
+        item: `field: value`, as it was extracted.
+        said: With what the user answers: the own words of the log, or the value where the log has none to itself.
+    """
+
+    item: str
+    said: str
+
+
+class Turn(_Record):
+    """One question of an interview and its answer.
+
+    Attributes:
+        question: The policy's message; may be empty, and need not be a question.
+        answer: The user's.
+        facts: Positions of the facts that the answer brings to light, whether they were known or not.
+        opening: Whether it is answered with what the user had said in the opening.
+    """
+
+    question: str
+    answer: str
+    facts: list[int]
+    opening: bool = False
+
+
+class Course(_Record):
+    """How an interview went after its opening.
+
+    Attributes:
+        turns: In order.
+        end: The message by which it was stopped, `None` when it was not.
+    """
+
+    turns: list[Turn]
+    end: str | None
+
+
+class Interview(_FromSession):
+    """A line of the interview file: a policy's whole interview with the user of a logged session.
+
+    Attributes:
+        messages: The opening, as in the log.
+        facts: What can be found out, at least one.
+        max_turns: After how many turns it is broken off, at least 1.
+        held: The policy's interview.
+        logged: The questions of the logged expert, put to the same user.
+        policy: Engine and model.
+        user: Who answers: `rules`, or `llm:` with engine and model.
+        sampling: What was asked for.
+        sampling_applied: What the engine applied of it.
+        domain: Of the interview.
+    """
+
+    session_id: str
+    diagn: Any = None
+    messages: list[Message] = Field(min_length=1)
+    facts: list[Fact] = Field(min_length=1)
+    max_turns: int = Field(ge=1)
+    held: Course
+    logged: Course
+    policy: str
+    user: str
+    sampling: SamplingValues
+    sampling_applied: SamplingValues
+    domain: RecordDomain
+
+    @model_validator(mode="after")
+    def _known_facts(self) -> Self:
+        """Turns name facts by their position, so each must be there."""
+        for turn in (*self.held.turns, *self.logged.turns):
+            if not all(0 <= fact < len(self.facts) for fact in turn.facts):
+                raise ValueError(f"a turn names facts {turn.facts}, there are {len(self.facts)}")
+        return self

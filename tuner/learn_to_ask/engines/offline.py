@@ -9,16 +9,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial, update_wrapper
+from functools import lru_cache, partial, update_wrapper
 
 from tuner.learn_to_ask import prompt
 from tuner.learn_to_ask.core.domain import Domain
+from tuner.learn_to_ask.core.words import words_of
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
 from tuner.learn_to_ask.sample_data.vocabulary import Complaint, read_vocabulary, vocabulary_of
 
 OfflineAnswer = Callable[[list[dict[str, str]]], str]
-_CJK_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 
 class OfflineEngine:
@@ -151,7 +151,7 @@ def _reference_items(reference: str) -> list[str]:
 
 def _item_score(question: str, item: str, index: "_Index") -> float:
     """How close a question is to one reference item: 1.0, 0.5 or 0.0."""
-    asked, named = _words(question, index.common), _words(item.partition(":")[2], index.common)
+    asked, named = words_of(question, index.common), words_of(item.partition(":")[2], index.common)
     topic = index.topics.get(item)
     if topic is None:
         return 1.0 if asked & named else 0.0
@@ -159,26 +159,6 @@ def _item_score(question: str, item: str, index: "_Index") -> float:
     if len(asked & topic.own) >= 2 or 2 * len(asked & own) >= len(named) > 0:
         return 1.0
     return 0.5 if any(len(asked & other) >= 2 for other in topic.others) else 0.0
-
-
-def _words(text: str, common: frozenset[str]) -> frozenset[str]:
-    """The stems of a text's telling words: at least three letters or a number, none of the common ones.
-
-    Chinese and Japanese are written without spaces: there every two neighbours count as a word.
-    """
-    runs = _CJK_RUN.findall(text)
-    pairs = frozenset(run[start : start + 2] for run in runs for start in range(max(1, len(run) - 1)))
-    words = frozenset(re.findall(r"[a-z]{3,}|\d[\d.-]*", text.lower()))
-    return frozenset(map(_stem, words - common)) | (pairs - common)
-
-
-@cache
-def _stem(word: str) -> str:
-    """A word without its endings: `cramps` and `cramping` are one."""
-    import snowballstemmer
-
-    stem: str = snowballstemmer.stemmer("english").stemWord(word)
-    return stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +220,7 @@ def own_words(complaint: Complaint, common: frozenset[str]) -> list[frozenset[st
         common: Words that do not count.
     """
     words = [
-        _words(" ".join((attribute.question, *attribute.about, *attribute.answers.values())), common)
+        words_of(" ".join((attribute.question, *attribute.about, *attribute.answers.values())), common)
         for attribute in complaint.attributes
     ]
     return [

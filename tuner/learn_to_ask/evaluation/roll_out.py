@@ -72,9 +72,7 @@ def roll_out(
         "prompt": text_digest(rollout_prompt(train_mode, domain)),
         "rollout_mode": rollout_mode,
     }
-    if rollout_mode == "react":
-        make_policy = settings.make_engine
-        settings = replace(settings, make_engine=lambda: ReactEngine(make_policy(), train_mode, domain))
+    settings = of_mode(settings, rollout_mode, train_mode, domain)
     with open_job(rollout_file, settings, depends_on=depends_on) as job:
 
         def requests() -> Iterator[Request]:
@@ -87,7 +85,7 @@ def roll_out(
                 index, count = count, count + 1
                 if not job.journal.done(index):
                     waiting[index] = task
-                    yield Request(index, _conversation(task.messages, train_mode, rollout_mode, domain))
+                    yield Request(index, conversation(task.messages, train_mode, rollout_mode, domain))
                 elif handover:
                     handover.put(index, TaskWithRollouts.model_validate(job.journal.record(index)))
 
@@ -130,9 +128,16 @@ def roll_out(
     return job.exit_code(failed=job.usage.failed.total(), of=count, report=report)
 
 
-def _conversation(
+def of_mode(settings: JobSettings, rollout_mode: RolloutMode, train_mode: TrainMode, domain: Domain) -> JobSettings:
+    """The settings of a policy that answers itself or as the model of the agent."""
+    if rollout_mode == "direct":
+        return settings
+    return replace(settings, make_engine=lambda: ReactEngine(settings.make_engine(), train_mode, domain))
+
+
+def conversation(
     messages: list[Message], train_mode: TrainMode, rollout_mode: RolloutMode, domain: Domain
 ) -> list[dict[str, str]]:
     """What the engine is asked; an agent brings the system prompt itself."""
-    conversation = rollout_messages(messages, train_mode, domain)
-    return conversation[1:] if rollout_mode == "react" else conversation
+    chat = rollout_messages(messages, train_mode, domain)
+    return chat[1:] if rollout_mode == "react" else chat

@@ -1,0 +1,290 @@
+"""Lets a policy hold whole interviews with the users of logged sessions, many at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tuner.learn_to_ask.cli import EXIT_DONE, progress
+from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
+from tuner.learn_to_ask.core.records import Course, Interview, Message, Sample, SamplingValues
+from tuner.learn_to_ask.core.responses import strip_reasoning
+from tuner.learn_to_ask.core.reward import TrainMode
+from tuner.learn_to_ask.engines.base import Request, Sampling, as_asked, not_applied
+from tuner.learn_to_ask.engines.job import Job, JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.retrying import Usage
+from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.evaluation.answering import RULES, Answers, Asked, ByModel, by_rules
+from tuner.learn_to_ask.evaluation.patient import Patient, is_first_of_session, items_of, logged_messages, make_patient
+from tuner.learn_to_ask.evaluation.roll_out import RolloutMode, conversation, of_mode
+from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
+from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
+from tuner.learn_to_ask.prompt import choosing_prompt, rollout_prompt
+
+TRAIN_MODE: TrainMode = "Ra+Rs"  # the prompt that says when to stop
+
+
+def hold_interviews(
+    *,
+    test_file: Path,
+    output_file: Path,
+    settings: JobSettings,
+    sampling: Sampling,
+    domain: Domain,
+    rollout_mode: RolloutMode = "direct",
+    max_turns: int,
+    user: JobSettings | None = None,
+    strict: bool,
+) -> int:
+    """Writes one interview for every session of a file of samples; one in which an engine fails is left out.
+
+    One long function, because the engines are open for all of it.
+
+    Args:
+        test_file: Samples of step A, with their `info_set`.
+        output_file: `Interview`, in the order of the sessions, once all are done; kept if complete on resume.
+        settings: Of the policy.
+        sampling: How to sample, with `n` 1.
+        domain: Its texts and its stop token.
+        rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
+        max_turns: After how many questions an interview is broken off, at least 1.
+        user: Of the model that answers as the users; `None` for rules.
+        strict: A bad line is an error instead of skipped.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: When the samples or what lies at the outputs cannot be used, or every interview failed.
+    """
+    require_input(test_file, "--test_file_path")
+    if is_complete(output_file, "--output_file", settings):
+        return EXIT_DONE
+    Journal.check_unfinished(output_file, resume=settings.resume, overwrite=settings.overwrite)
+    report, left_out = ReadReport(), Counter[str]()
+    samples = _usable(test_file, domain, report, left_out, strict=strict)
+    with _answering(user) as (answers, who, usage):
+        depends_on = {
+            "input": file_digest(test_file),
+            "sampling": str(sampling),
+            "prompt": text_digest(rollout_prompt(TRAIN_MODE, domain)),
+            "rollout_mode": rollout_mode,
+            "max_turns": str(max_turns),
+            "user": who,
+            "unknown_answer": domain.unknown_answer,
+            **({"user_prompt": text_digest(choosing_prompt(domain))} if user else {}),
+        }
+        settings = of_mode(settings, rollout_mode, TRAIN_MODE, domain)
+        with open_job(output_file, settings, depends_on=depends_on) as job:
+            under_way = {
+                index: _UnderWay.of(sample, domain, max_turns)
+                for index, sample in enumerate(samples)
+                if not job.journal.done(index)
+            }
+            failed = len(under_way)
+            talk = partial(conversation, train_mode=TRAIN_MODE, rollout_mode=rollout_mode, domain=domain)
+            ended = _rounds(job, under_way, sampling=sampling, talk=talk, answers=answers)
+            for index, one in progress(ended, title="interviewing", total=failed, unit="interviews"):
+                job.journal.append(index, _record(one, job, sampling, who))
+                failed -= 1
+            if failed == len(samples):
+                job.journal.drop()
+                reasons = "; ".join(filter(None, (job.usage.reasons(), usage.reasons())))
+                raise UserError(f"{output_file}: not written, every interview failed: {reasons}")
+            written = job.journal.finish(len(samples))
+            changed = not_applied(sampling, job.engine.applied(sampling))
+    rows = [
+        ("interviews", written),
+        *((f"left out: {why}", sessions) for why, sessions in sorted(left_out.items())),
+        *report.skipped_rows,
+        ("rollout mode", rollout_mode),
+        *([("not applied", changed)] if changed else []),
+    ]
+    of_user = [(f"user: {what}", value) for what, value in usage.rows(user.prices)] if user else []
+    job.print_summary(f"interviewed: {output_file}", rows, role="policy", last=[*of_user, ("user", who)])
+    return job.exit_code(failed=failed, of=len(samples), report=report)
+
+
+@contextmanager
+def _answering(user: JobSettings | None) -> Iterator[tuple[Answers, str, Usage]]:
+    """What answers as the users, who that is, and what it was asked for; a model is freed in every case."""
+    if user is None:
+        yield by_rules, RULES, Usage()
+        return
+    with closing(user.make_engine()) as engine:
+        model = ByModel(engine=engine, max_retries=user.max_retries)
+        yield model, f"llm:{engine.description}", model.usage
+
+
+@dataclass(slots=True, kw_only=True)
+class _UnderWay:
+    """An interview that is not over, or just is; the logged expert's is held beside the policy's.
+
+    Attributes:
+        sample: The first of the session.
+        patient: Who is asked.
+        max_turns: When the policy's is broken off.
+        held: The policy's, so far.
+        logged: The logged expert's, so far.
+        script: What the logged expert says.
+    """
+
+    sample: Sample
+    patient: Patient
+    max_turns: int
+    held: Course
+    logged: Course
+    script: list[str]
+
+    @classmethod
+    def of(cls, sample: Sample, domain: Domain, max_turns: int) -> "_UnderWay":
+        """Before the first question."""
+        script, end = logged_messages(sample.remaining_chat, domain)
+        return cls(
+            sample=sample,
+            patient=make_patient(sample, domain),
+            max_turns=max_turns,
+            held=Course(turns=[], end=None),
+            logged=Course(turns=[], end=end),
+            script=script,
+        )
+
+    @property
+    def policy_is_next(self) -> bool:
+        """Whether the policy's interview goes on."""
+        return self.held.end is None and len(self.held.turns) < self.max_turns
+
+    @property
+    def expert_says(self) -> str | None:
+        """The logged expert's next message, `None` after the last."""
+        place = len(self.logged.turns)
+        return self.script[place] if place < len(self.script) else None
+
+    @property
+    def over(self) -> bool:
+        """Whether both came to their end."""
+        return not self.policy_is_next and self.expert_says is None
+
+    def messages(self) -> list[Message]:
+        """The policy's dialogue so far, without turns in which it said nothing: servers refuse empty messages."""
+        told: list[Message] = list(self.patient.opening)
+        for turn in self.held.turns:
+            if turn.question.strip():
+                told.append({"role": "assistant", "content": turn.question})
+                told.append({"role": "user", "content": turn.answer})
+        return told
+
+    def asked(self, key: int, course: Course, question: str) -> Asked:
+        """A question in one of the two, ready to be answered."""
+        known = frozenset(fact for turn in course.turns for fact in turn.facts)
+        return Asked(key, self.patient, question, known)
+
+
+def _rounds(
+    job: Job,
+    under_way: dict[int, _UnderWay],
+    *,
+    sampling: Sampling,
+    talk: Callable[[list[Message]], list[dict[str, str]]],
+    answers: Answers,
+) -> Iterator[tuple[int, _UnderWay]]:
+    """Asks for the next message in every open interview, and for its answer, until none is open.
+
+    Args:
+        job: With the policy's engine.
+        under_way: Index -> interview; those in which an answer cannot be had are dropped.
+        sampling: Of the policy.
+        talk: Makes of a dialogue what the engine is asked.
+        answers: Answers as the users.
+
+    Yields:
+        Those that came to their end.
+    """
+
+    def requests() -> Iterator[Request]:
+        for index, one in list(under_way.items()):
+            if one.policy_is_next:
+                yield Request(index, talk(one.messages()))
+
+    while under_way:
+        waiting: list[Asked] = []  # even keys are the policy's, odd ones the logged expert's
+        for reply in job.ask(requests(), sampling=sampling, parse=lambda texts: strip_reasoning(texts[0])):
+            one = under_way[reply.key]
+            if reply.value is None:
+                del under_way[reply.key]
+            elif one.patient.domain.stop_token in reply.value:
+                one.held.end = reply.value
+                if one.over:  # not at the end of the round: what is finished survives a kill
+                    yield reply.key, under_way.pop(reply.key)
+            else:
+                waiting.append(one.asked(2 * reply.key, one.held, reply.value))
+        for index, one in under_way.items():
+            if (message := one.expert_says) is not None:
+                waiting.append(one.asked(2 * index + 1, one.logged, message))
+        for key, turn in answers(waiting):
+            index, of_expert = divmod(key, 2)
+            if turn is None:
+                under_way.pop(index, None)
+            elif index in under_way:
+                course = under_way[index].logged if of_expert else under_way[index].held
+                course.turns.append(turn)
+        for index in [index for index, one in under_way.items() if one.over]:
+            yield index, under_way.pop(index)
+
+
+def _record(one: _UnderWay, job: Job, sampling: Sampling, who: str) -> Interview:
+    """A finished interview as a line of the output."""
+    return Interview(
+        session_id=one.sample.session_id,
+        diagn=one.sample.diagn,
+        messages=one.sample.messages,
+        facts=list(one.patient.facts),
+        max_turns=one.max_turns,
+        held=one.held,
+        logged=one.logged,
+        policy=job.engine.description,
+        user=who,
+        sampling=SamplingValues.model_validate(as_asked(sampling)),
+        sampling_applied=SamplingValues.model_validate(job.engine.applied(sampling)),
+        domain=one.patient.domain.of_record,
+    )
+
+
+def _usable(
+    test_file: Path, domain: Domain, report: ReadReport, left_out: Counter[str], *, strict: bool
+) -> list[Sample]:
+    """The first sample of every session that holds facts; counts why others are left out.
+
+    Raises:
+        UserError: When none is left, or a log holds the stop token.
+    """
+    first: dict[str, Sample] = {}
+    samples = read_jsonl(test_file, Sample, unique_key="cid", report=report, strict=strict)
+    for sample in progress(samples, title="reading", total=count_lines(test_file), unit="samples"):
+        before = first.get(sample.session_id)
+        if before is None or len(sample.messages) < len(before.messages):
+            first[sample.session_id] = sample
+    usable = []
+    for sample in first.values():
+        if domain.stops_in(sample.messages) or domain.stops_in(sample.remaining_chat):
+            raise UserError(f"--test_file_path {test_file}: cid {sample.cid!r}: {stop_token_in_log(domain)}")
+        if why := _why_left_out(sample):
+            left_out[why] += 1
+        else:
+            usable.append(sample)
+    if not usable:
+        why = ", ".join(f"{reason} ({sessions})" for reason, sessions in sorted(left_out.items()))
+        wanted = why or "one JSON object a line is wanted, a sample of 1_info_extract_pipeline.py"
+        raise UserError(f"--test_file_path {test_file}: holds no session that can be asked: {wanted}")
+    return usable
+
+
+def _why_left_out(sample: Sample) -> str:
+    """Why a session cannot be asked, `""` when it can."""
+    if not is_first_of_session(sample):
+        return "its first sample is missing"
+    if sample.info_set is None:
+        return "its extraction failed"
+    return "" if items_of(sample) else "without facts"
