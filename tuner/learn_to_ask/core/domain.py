@@ -16,13 +16,13 @@ _IN_BRACES = re.compile(r"\{([a-z_]+)\}")
 _FULL_WIDTH_LANGUAGES = ("zh", "ja")
 
 
-class _Part(BaseModel):
-    """Shared parsing rules: no key that is not known, nothing changes afterwards."""
+class FilePart(BaseModel):
+    """A part of a file that people write: no key that is not known, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Speakers(_Part):
+class Speakers(FilePart):
     """The two sides of an interview, as graders and extractors see them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Speakers(_Part):
         return self
 
 
-class PolicyTexts(_Part):
+class PolicyTexts(FilePart):
     """The policy's system prompt, in three parts (spec section 5).
 
     Attributes:
@@ -63,7 +63,7 @@ class PolicyTexts(_Part):
         return text
 
 
-class InfoField(_Part):
+class InfoField(FilePart):
     """A kind of information that counts.
 
     Attributes:
@@ -77,7 +77,7 @@ class InfoField(_Part):
     translations: tuple[Text, ...] = ()
 
 
-class Information(_Part):
+class Information(FilePart):
     """What counts as information in an interview (spec section 3).
 
     Attributes:
@@ -113,7 +113,7 @@ class Information(_Part):
         return value.lower().strip(" .。") in self._vague
 
 
-class ExtractionTexts(_Part):
+class ExtractionTexts(FilePart):
     """The extractor's prompt.
 
     Attributes:
@@ -131,14 +131,14 @@ class ExtractionTexts(_Part):
     example: tuple[Text, ...] = Field(min_length=1)
 
 
-class Level(_Part):
+class Level(FilePart):
     """One level of a rubric: the score in [0, 1], and when it is given."""
 
     score: float = Field(ge=0.0, le=1.0)
     when: Text
 
 
-class Rubric(_Part):
+class Rubric(FilePart):
     """How a grader scores one aspect.
 
     Attributes:
@@ -157,7 +157,7 @@ class Rubric(_Part):
         return levels
 
 
-class GradingTexts(_Part):
+class GradingTexts(FilePart):
     """The grader's prompt.
 
     Attributes:
@@ -177,7 +177,7 @@ class GradingTexts(_Part):
     reasoning: Text
 
 
-class CurationTexts(_Part):
+class CurationTexts(FilePart):
     """The prompt of a judge of whole sessions.
 
     Attributes:
@@ -191,7 +191,7 @@ class CurationTexts(_Part):
     reply: Text
 
 
-class AnsweringTexts(_Part):
+class AnsweringTexts(FilePart):
     """The prompt of a model that answers as the user of a logged session.
 
     Attributes:
@@ -203,7 +203,7 @@ class AnsweringTexts(_Part):
     reply: Text
 
 
-class Domain(_Part):
+class Domain(FilePart):
     """A field of interviews, as its YAML file describes it.
 
     Attributes:

@@ -42,6 +42,7 @@ def main() -> int:
         input_file=arguments.input_file,
         output_file=arguments.output_file,
         report_file=arguments.report,
+        speakers=domain.speakers,
         settings=_settings(arguments, domain),
         judge=_judge(arguments, domain),
         strict=arguments.strict,
@@ -117,8 +118,6 @@ def _settings(arguments: argparse.Namespace, domain: Domain) -> CurationSettings
     on = (rule for rule in RULES if rule.key not in arguments.off)
     return CurationSettings(
         thresholds={rule.key: getattr(arguments, rule.threshold) if rule.threshold else 0.0 for rule in on},
-        user=domain.speakers.user,
-        assistant=domain.speakers.assistant,
         end_marker=arguments.end_marker or domain.end_marker,
         language=arguments.language or domain.language,
         language_confidence=arguments.language_confidence,

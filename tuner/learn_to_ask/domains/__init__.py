@@ -60,7 +60,7 @@ def load_domain(name: str) -> Domain:
     try:
         domain = Domain.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{said}: {'; '.join(_problem(one, content) for one in error.errors())}") from error
+        raise UserError(f"{said}: {'; '.join(_problem(one) for one in error.errors())}") from error
     if domain.vocabulary is None:
         return domain
     vocabulary = file.parent / domain.vocabulary
@@ -78,7 +78,7 @@ def add_domain_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _problem(error: Any, content: dict[str, Any]) -> str:
+def _problem(error: Any) -> str:
     """One finding of pydantic: the key, and what is wrong with it."""
     *parents, last = error["loc"] or ("",)
     key = ".".join(map(str, error["loc"]))

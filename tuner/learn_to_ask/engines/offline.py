@@ -52,6 +52,7 @@ def extractor(domain: Domain) -> OfflineAnswer:
     Raises:
         UserError: When the domain has no vocabulary.
     """
+    vocabulary_of(domain)
     return _rule(extract_answer, domain)
 
 
@@ -61,17 +62,17 @@ def grader(domain: Domain) -> OfflineAnswer:
     Raises:
         UserError: When the domain has no vocabulary.
     """
+    vocabulary_of(domain)
     return _rule(grade_answer, domain)
 
 
 def judge(domain: Domain) -> OfflineAnswer:
     """The rule of the judge of sessions for a domain; it needs no vocabulary."""
-    return update_wrapper(partial(judge_answer, domain=domain), judge_answer)
+    return _rule(judge_answer, domain)
 
 
 def _rule(answer: Callable[..., str], domain: Domain) -> OfflineAnswer:
     """A rule with its domain, under its own name."""
-    vocabulary_of(domain)
     return update_wrapper(partial(answer, domain=domain), answer)
 
 

@@ -6,19 +6,13 @@ The generator writes dialogues with it and the offline stand-ins read them with 
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from tuner.learn_to_ask.core.domain import Domain
+from tuner.learn_to_ask.core.domain import Domain, FilePart
 from tuner.learn_to_ask.errors import UserError
 
 
-class _Part(BaseModel):
-    """Shared parsing rules: no key that is not known, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Attribute(_Part):
+class Attribute(FilePart):
     """One thing an expert may ask about a complaint.
 
     Attributes:
@@ -34,7 +28,7 @@ class Attribute(_Part):
     answers: dict[str, str]
 
 
-class Complaint(_Part):
+class Complaint(FilePart):
     """What brings a user here: its name, its diagnosis, and the attributes that make up the interview."""
 
     name: str
@@ -43,7 +37,7 @@ class Complaint(_Part):
     attributes: tuple[Attribute, ...] = Field(min_length=3)
 
 
-class Vocabulary(_Part):
+class Vocabulary(FilePart):
     """A domain's vocabulary.
 
     Attributes:

@@ -17,8 +17,6 @@ class CurationSettings:
 
     Attributes:
         thresholds: Key of a rule -> its threshold; rules that are missing are switched off.
-        user: What the one who is asked is called, for the page.
-        assistant: What the one who asks is called.
         end_marker: What the doctor says to end an interview.
         language: ISO 639-1 code of the language that is wanted, or `any`.
         language_confidence: From which probability on another language counts, in (0, 1].
@@ -30,8 +28,6 @@ class CurationSettings:
     """
 
     thresholds: Mapping[str, float]
-    user: str = "patient"
-    assistant: str = "doctor"
     end_marker: str
     language: str
     language_confidence: float

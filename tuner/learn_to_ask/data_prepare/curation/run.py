@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import EXIT_DONE, EXIT_FAILURES, check_output, print_summary, progress
+from tuner.learn_to_ask.core.domain import Speakers
 from tuner.learn_to_ask.core.records import Session
 from tuner.learn_to_ask.data_prepare.curation.distributions import distribution
 from tuner.learn_to_ask.data_prepare.curation.examine import CurationSettings, Examiner
@@ -33,6 +34,7 @@ def curate(
     input_file: Path,
     output_file: Path,
     report_file: Path | None,
+    speakers: Speakers,
     settings: CurationSettings,
     judge: JudgeSettings | None = None,
     strict: bool = False,
@@ -46,6 +48,7 @@ def curate(
         input_file: Sessions.
         output_file: Sessions that are kept.
         report_file: Gets the page; `None` for none.
+        speakers: What the page calls the two sides.
         settings: Of the rules.
         judge: Of the judge; `None` for none.
         strict: A bad line is an error instead of skipped.
@@ -90,7 +93,6 @@ def curate(
     remarks = _remarks(lines, survey, settings, not_judged=not_judged)
     if report_file:
         examples = _examples(input_file, survey, examiner)
-        speakers = {"user": settings.user, "assistant": settings.assistant}
         shown = _report(input_file, survey, speakers, stated=stated, examples=examples, remarks=remarks)
         write_text(report_file, curation_page(shown))
     if not survey.kept_count():
@@ -210,7 +212,7 @@ def _examples(input_file: Path, survey: Survey, examiner: Examiner) -> dict[str,
 def _report(
     input_file: Path,
     survey: Survey,
-    speakers: dict[str, str],
+    speakers: Speakers,
     *,
     stated: list[Reason],
     examples: dict[str, list[Example]],
@@ -221,10 +223,10 @@ def _report(
     dropped = survey.dropped()
     before = Counter(survey.diagnoses)
     after = Counter(number for number, stays in zip(survey.diagnoses, kept, strict=True) if stays)
-    names = list(survey.diagnosis_names)
+    names, called = list(survey.diagnosis_names), speakers.model_dump()
     return CurationReport(
         source=str(input_file),
-        speakers=speakers,
+        speakers=called,
         before=len(kept),
         after=sum(kept),
         remarks=remarks,
@@ -239,7 +241,7 @@ def _report(
             for reason in stated
         ],
         distributions=[
-            distribution(title.format(**speakers), survey.figures[name], kept) for name, title in FIGURES.items()
+            distribution(title.format(**called), survey.figures[name], kept) for name, title in FIGURES.items()
         ],
         diagnoses=[(names[number], count, after[number]) for number, count in before.most_common(_DIAGNOSES)],
         more_diagnoses=max(0, len(names) - _DIAGNOSES),
