@@ -1,6 +1,7 @@
 """Cuts a session into context-future samples, one wherever the doctor speaks next (spec section 3)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from tuner.learn_to_ask.core.records import Message, Sample, Session
 
@@ -15,6 +16,12 @@ def turn_indices(messages: Sequence[Message]) -> Iterator[int]:
     for index, message in enumerate(messages):
         if message["role"] == "user" and (index == last or messages[index + 1]["role"] != "user"):
             yield index
+
+
+def runs(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
+    """Who speaks and what is said, one entry for messages of one side that follow each other."""
+    by_role = groupby(messages, key=lambda message: message["role"])
+    return [(role, [message["content"] for message in run]) for role, run in by_role]
 
 
 def segment(session: Session) -> Iterator[Sample]:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from tuner.learn_to_ask.core.records import Message
+from tuner.learn_to_ask.core.segmentation import runs
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks
 
@@ -18,12 +18,6 @@ class Exchange:
 
     question: str
     answer: str
-
-
-def runs(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
-    """Who speaks and what is said, one entry for messages of one side that follow each other."""
-    by_role = groupby(messages, key=lambda message: message["role"])
-    return [(role, [message["content"] for message in run]) for role, run in by_role]
 
 
 def exchanges(future: Sequence[Message]) -> list[Exchange]:

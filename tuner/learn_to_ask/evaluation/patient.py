@@ -11,10 +11,10 @@ from math import fsum
 
 from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.records import Fact, Message, Sample, Turn
-from tuner.learn_to_ask.core.segmentation import turn_indices
+from tuner.learn_to_ask.core.segmentation import runs, turn_indices
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
-from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, runs, said_alone, value_of
+from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, said_alone, value_of
 
 _ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
 

@@ -20,6 +20,7 @@ from tuner.learn_to_ask.quickstart.warm_start import warm_start
 from tuner.learn_to_ask.report.tables import metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
 from tuner.learn_to_ask.sample_data.generate import write_sample_logs
+from tuner.learn_to_ask.training.resume import forget_sampler_weights
 
 RECIPE = Path(__file__).resolve().parents[1]
 PRETRAINED = RECIPE.parents[1] / "runs" / "smollm2" / "model"  # converted once for all runs of this checkout
@@ -129,8 +130,7 @@ def quickstart(
             base_evaluation = evaluate("base", str(base))
         rollouts = numbers.tasks * numbers.group_size
         job = folder / "checkpoints" / "Learn2Ask" / "quickstart"
-        # What a former engine had made ready for sampling is not loaded in this one: main.py is to do it again.
-        (job / "latest_state_dict_iteration.txt").unlink(missing_ok=True)
+        forget_sampler_weights(job)  # what a former engine had made ready is not loaded in this one
         with stages.stage(f"training: main.py, {steps} GRPO steps of {rollouts} rollouts ({numbers.training_time})"):
             curve = RewardCurve(folder / "logs" / "train.log", steps)
             script(

@@ -31,6 +31,8 @@ _FREE = {
 # Of config.yaml, what decides what is learned.
 _LEARNED = ("algorithm", "model")
 
+_LATEST_SAMPLED = "latest_state_dict_iteration.txt"  # of Trinity, holds a step
+
 Identity = dict[str, str]
 
 
@@ -153,7 +155,7 @@ def rewind(job_folder: Path, *, batch_size: int, explorer: str = "explorer") -> 
     step = last_checkpoint(job_folder)
     latest = job_folder / "latest_checkpointed_iteration.txt"
     place = job_folder / f"{explorer}_meta.json"
-    weights = job_folder / "latest_state_dict_iteration.txt"
+    weights = job_folder / _LATEST_SAMPLED
     if not step:
         for file in (latest, place, weights, job_folder / "trainer_meta.json"):
             file.unlink(missing_ok=True)
@@ -165,6 +167,11 @@ def rewind(job_folder: Path, *, batch_size: int, explorer: str = "explorer") -> 
     state = {"latest_iteration": step, "taskset_states": [{"current_index": step * batch_size}]}
     write_text(place, json.dumps(state, indent=2))
     return step
+
+
+def forget_sampler_weights(job_folder: Path) -> None:
+    """Has `save_sampler_weights` do its work again: a service that is started anew has none of them loaded."""
+    (job_folder / _LATEST_SAMPLED).unlink(missing_ok=True)
 
 
 def save_sampler_weights(job_folder: Path, step: int, base_url: str | None) -> None:
@@ -184,7 +191,7 @@ def save_sampler_weights(job_folder: Path, step: int, base_url: str | None) -> N
     """
     import tinker
 
-    latest = job_folder / "latest_state_dict_iteration.txt"
+    latest = job_folder / _LATEST_SAMPLED
     checkpoint = job_folder / f"global_step_{step}"
     sampler = checkpoint / "remote_sampler_path.txt"
     if latest.exists() and latest.read_text().strip() == str(step) and sampler.exists() and sampler.read_text():

@@ -4,9 +4,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from tuner.learn_to_ask.core.records import Message, Session
+from tuner.learn_to_ask.core.segmentation import runs
 from tuner.learn_to_ask.engines.question_rules import count_questions
 
 # What advertising is made of: web addresses, and invitations to go elsewhere.
@@ -100,11 +100,11 @@ def _after_end(messages: Sequence[Message], *, end_marker: str) -> int | None:
 
 def _doctor_turns(messages: Sequence[Message], *, end_marker: str) -> Iterator[tuple[int, bool]]:
     """For each run of the doctor's messages the questions in it, and whether the patient speaks after it."""
-    runs = [(role, list(run)) for role, run in groupby(messages, key=lambda message: message["role"])]
-    for place, (role, run) in enumerate(runs):
+    spoken = runs(messages)
+    for place, (role, said) in enumerate(spoken):
         if role == "assistant":
-            asked = sum(count_questions(message["content"].replace(end_marker, "")) for message in run)
-            yield asked, place + 1 < len(runs)
+            asked = sum(count_questions(text.replace(end_marker, "")) for text in said)
+            yield asked, place + 1 < len(spoken)
 
 
 def _letter_share(text: str) -> float:
