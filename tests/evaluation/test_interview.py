@@ -22,7 +22,7 @@ from tuner.learn_to_ask.engines.job import JobSettings
 from tuner.learn_to_ask.engines.offline import OfflineEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.hold_interviews import hold_interviews
-from tuner.learn_to_ask.evaluation.interview import print_metrics
+from tuner.learn_to_ask.evaluation.interview_summary import print_metrics
 from tuner.learn_to_ask.evaluation.roll_out import TRAINED_SAMPLING
 
 ROOT = Path(__file__).parents[2]

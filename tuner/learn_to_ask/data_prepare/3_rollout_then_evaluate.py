@@ -26,10 +26,11 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a checkout that is not installed
 
-from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
+from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.core.reward import TRAIN_MODES
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
 from tuner.learn_to_ask.engines.offline import grader
@@ -41,7 +42,9 @@ from tuner.learn_to_ask.engines.select import (
     job_settings,
     positive_int,
 )
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLISHED_GRADER_SAMPLING, evaluate
+from tuner.learn_to_ask.evaluation.hold_interviews import MAX_TURNS, TRAIN_MODE, hold_interviews
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
@@ -79,6 +82,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="gradings of each rollout; the metrics read the first, the others show how far the grader agrees with "
         "itself",
     )
+    parser.add_argument(
+        "--interviews",
+        type=Path,
+        metavar="SAMPLES",
+        help="also hold whole interviews with the users of these samples of 1_info_extract_pipeline.py, before the "
+        "rollouts; python -m tuner.learn_to_ask.evaluation.interview does only that, with more choices",
+    )
+    parser.add_argument(
+        "--interview_file_path", type=Path, help="gets them (default: the evaluation's name with _interviews)"
+    )
+    parser.add_argument(
+        "--max_turns", type=positive_int, default=MAX_TURNS, help="questions after which an interview is broken off"
+    )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
     policy_presets = {"published": ROLLOUT_SAMPLING, "trained": TRAINED_SAMPLING}
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=policy_presets)
@@ -94,6 +110,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Reads the flags, rolls out and grades."""
     arguments = make_parser().parse_args()
+    if arguments.interviews and arguments.train_mode != TRAIN_MODE:
+        raise UserError(f"--interviews: needs the prompt that says when to stop, --train_mode {TRAIN_MODE}")
     domain = load_domain(arguments.domain)
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
@@ -113,16 +131,20 @@ def main() -> int:
         overwrite=arguments.overwrite,
     )
 
+    policy = {
+        "settings": job_settings(arguments, prefix="eval_", **policy_model),
+        "domain": domain,
+        "rollout_mode": arguments.rollout_mode,
+        "strict": arguments.strict,
+    }
+    codes = [_interviews(arguments, policy)] if arguments.interviews else []
     roll = partial(
         roll_out,
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
-        settings=job_settings(arguments, prefix="eval_", **policy_model),
         sampling=sampling_of(arguments, prefix="", n=arguments.rollout_repeat),
         train_mode=arguments.train_mode,
-        domain=domain,
-        rollout_mode=arguments.rollout_mode,
-        strict=arguments.strict,
+        **policy,
     )
     grade = partial(
         evaluate,
@@ -134,8 +156,32 @@ def main() -> int:
         domain=domain,
         grade_repeat=arguments.grade_repeat,
     )
-    codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
-    return EXIT_DONE if set(codes) == {EXIT_DONE} else max(codes)
+    codes += run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
+    return max(codes)
+
+
+def _interviews(arguments: argparse.Namespace, policy: dict[str, Any]) -> int:
+    """Holds the interviews, prints what they are worth, and returns the exit code.
+
+    Args:
+        arguments: The parsed flags.
+        policy: What rollouts and interviews have in common.
+    """
+    from tuner.learn_to_ask.evaluation.interview_summary import print_metrics  # numpy is not for every --help
+
+    evaluation: Path = arguments.eval_file_path
+    output: Path = arguments.interview_file_path or evaluation.with_name(f"{evaluation.stem}_interviews.jsonl")
+    code = hold_interviews(
+        test_file=arguments.interviews,
+        output_file=output,
+        sampling=sampling_of(arguments, prefix=""),
+        max_turns=arguments.max_turns,
+        test_flag="--interviews",
+        output_flag="--interview_file_path",
+        **policy,
+    )
+    print_metrics(output)
+    return code
 
 
 if __name__ == "__main__":

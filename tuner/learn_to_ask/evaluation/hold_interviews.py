@@ -24,6 +24,7 @@ from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, requir
 from tuner.learn_to_ask.prompt import choosing_prompt, rollout_prompt
 
 TRAIN_MODE: TrainMode = "Ra+Rs"  # the prompt that says when to stop
+MAX_TURNS = 12
 
 
 def hold_interviews(
@@ -37,6 +38,8 @@ def hold_interviews(
     max_turns: int,
     user: JobSettings | None = None,
     strict: bool,
+    test_flag: str = "--test_file_path",
+    output_flag: str = "--output_file",
 ) -> int:
     """Writes one interview for every session of a file of samples; one in which an engine fails is left out.
 
@@ -52,6 +55,8 @@ def hold_interviews(
         max_turns: After how many questions an interview is broken off, at least 1.
         user: Of the model that answers as the users; `None` for rules.
         strict: A bad line is an error instead of skipped.
+        test_flag: Names `test_file` in messages.
+        output_flag: Names `output_file` in messages.
 
     Returns:
         The exit code.
@@ -59,12 +64,13 @@ def hold_interviews(
     Raises:
         UserError: When the samples or what lies at the outputs cannot be used, or every interview failed.
     """
-    require_input(test_file, "--test_file_path")
-    if is_complete(output_file, "--output_file", settings):
+    require_input(test_file, test_flag)
+    if is_complete(output_file, output_flag, settings):
         return EXIT_DONE
     Journal.check_unfinished(output_file, resume=settings.resume, overwrite=settings.overwrite)
     report, left_out = ReadReport(), Counter[str]()
-    samples = _usable(test_file, domain, report, left_out, strict=strict)
+    place = f"{test_flag} {test_file}"
+    samples = _usable(test_file, place, domain, report, left_out, strict=strict)
     with _answering(user) as (answers, who, usage):
         depends_on = {
             "input": file_digest(test_file),
@@ -253,7 +259,7 @@ def _record(one: _UnderWay, job: Job, sampling: Sampling, who: str) -> Interview
 
 
 def _usable(
-    test_file: Path, domain: Domain, report: ReadReport, left_out: Counter[str], *, strict: bool
+    test_file: Path, place: str, domain: Domain, report: ReadReport, left_out: Counter[str], *, strict: bool
 ) -> list[Sample]:
     """The first sample of every session that holds facts; counts why others are left out.
 
@@ -269,7 +275,7 @@ def _usable(
     usable = []
     for sample in first.values():
         if domain.stops_in(sample.messages) or domain.stops_in(sample.remaining_chat):
-            raise UserError(f"--test_file_path {test_file}: cid {sample.cid!r}: {stop_token_in_log(domain)}")
+            raise UserError(f"{place}: cid {sample.cid!r}: {stop_token_in_log(domain)}")
         if why := _why_left_out(sample):
             left_out[why] += 1
         else:
@@ -277,7 +283,7 @@ def _usable(
     if not usable:
         why = ", ".join(f"{reason} ({sessions})" for reason, sessions in sorted(left_out.items()))
         wanted = why or "one JSON object a line is wanted, a sample of 1_info_extract_pipeline.py"
-        raise UserError(f"--test_file_path {test_file}: holds no session that can be asked: {wanted}")
+        raise UserError(f"{place}: holds no session that can be asked: {wanted}")
     return usable
 
 

@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
-from tuner.learn_to_ask.core.records import Interview
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
@@ -22,10 +21,8 @@ from tuner.learn_to_ask.engines.select import (
     job_settings,
     positive_int,
 )
-from tuner.learn_to_ask.evaluation.hold_interviews import hold_interviews
-from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, measure, observe
+from tuner.learn_to_ask.evaluation.hold_interviews import MAX_TURNS, hold_interviews
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING
-from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 
 USERS = ("rules", "llm")
 
@@ -41,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval_model_path", help="the policy, as in 3_rollout_then_evaluate.py")
     add("--test_file_path", type=Path, required=True, help="samples of 1_info_extract_pipeline.py, whole sessions")
     add("--output_file", type=Path, required=True, help="gets one interview a line")
-    add("--max_turns", type=positive_int, default=12, help="questions after which an interview is broken off")
+    add("--max_turns", type=positive_int, default=MAX_TURNS, help="questions after which an interview is broken off")
     add(
         "--user",
         choices=USERS,
@@ -79,33 +76,10 @@ def main() -> int:
         user=job_settings(arguments, prefix="user_", **user_model) if by_model else None,
         strict=arguments.strict,
     )
+    from tuner.learn_to_ask.evaluation.interview_summary import print_metrics  # numpy is not for every --help
+
     print_metrics(arguments.output_file)
     return code
-
-
-def print_metrics(interview_file: Path) -> None:
-    """Prints the metrics of an interview file, the policy's beside the logged expert's.
-
-    Raises:
-        UserError: For the first line that is no interview.
-    """
-    from tuner.learn_to_ask.evaluation.bootstrap import Estimate
-    from tuner.learn_to_ask.evaluation.interview_estimates import estimate
-
-    interviews = list(read_jsonl(interview_file, Interview, unique_key="session_id", report=ReadReport(), strict=True))
-    held = estimate([measure(observe(one, one.held)) for one in interviews])
-    logged = estimate([measure(observe(one, one.logged)) for one in interviews])
-
-    def shown(each: Estimate) -> str:
-        if each.value is None:
-            return "n/a"
-        return f"{each.value:.3f}" + ("" if each.low is None else f" [{each.low:.3f}, {each.high:.3f}]")
-
-    width = max(len(metric.title) for metric in METRICS.values())
-    print(f"{len(interviews)} interviews, mean with 95% interval over sessions")
-    print(f"  {'':<{width}}  {'policy':<22}  logged questions")
-    for key, metric in METRICS.items():
-        print(f"  {metric.title:<{width}}  {shown(held[key]):<22}  {shown(logged[key])}")
 
 
 if __name__ == "__main__":
