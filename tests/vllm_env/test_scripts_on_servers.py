@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
 
+from tuner.learn_to_ask.domains import load_domain
+from tuner.learn_to_ask.engines.question_rules import count_questions
 from tuner.learn_to_ask.quickstart.processes import child_process, free_port, wait_for_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,6 +33,7 @@ GRADE = {
     "properties": {"format_score": {"enum": [0.0, 0.5, 1.0]}, "content_score": {"enum": [0.0, 0.5, 1.0]}},
     "required": ["format_score", "content_score"],
 }
+CHOICE = {"type": "array", "items": {"enum": list(range(1, 31))}, "minItems": 1, "maxItems": 3}
 
 
 def schema(wanted: dict) -> str:
@@ -151,6 +154,39 @@ def test_scripts_1_2_and_3_run_on_it(server, sessions, tmp_path):
     assert len(evaluated) == len(lines(tmp_path / "test.jsonl")) > 0
     assert all(len(record["rollouts"]) == 2 for record in lines(tmp_path / "rollouts.jsonl"))
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_holds_whole_interviews_with_a_model_as_the_user(vllm_serve, sessions, tmp_path):
+    """It may choose whatever note it likes: nothing that the log does not hold is ever told."""
+    samples, interviews = tmp_path / "samples.jsonl", tmp_path / "interviews.jsonl"
+    done = script("1_info_extract_pipeline.py", "--engine=offline", "--input_file", sessions, "--output_file", samples)
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = [
+        *(CLIENT / "python", "-m", "tuner.learn_to_ask.evaluation.interview", "--max_turns", 3),
+        *("--test_file_path", samples, "--output_file", interviews, "--max_retries", 8),
+        *("--eval_base_url", vllm_serve, "--eval_model", "smollm2", "--max_tokens", 128),
+        *("--eval_extra_json", json.dumps({"stop": [".", "?", "\n"], "include_stop_str_in_output": True})),
+        *("--user", "llm", "--user_base_url", vllm_serve, "--user_model", "smollm2"),
+        *("--user_extra_json", schema(CHOICE)),
+    ]
+    env = {**os.environ, "OPENAI_API_KEY": "sk-local"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env, cwd=REPOSITORY, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    held = lines(interviews)
+    assert held and all(one["user"].startswith("llm:openai:smollm2") for one in held)
+    turns = [(one, turn) for one in held for turn in one["held"]["turns"]]
+    assert any(turn["facts"] for _, turn in turns)
+    domain = load_domain("medical_en")
+    for one, turn in turns:
+        told = [one["facts"][fact]["said"] for fact in turn["facts"]]
+        opening = {message["content"] for message in one["messages"] if message["role"] == "user"}
+        assert len(told) <= max(1, count_questions(turn["question"]))
+        assert turn["answer"] in (
+            {domain.listed(list(dict.fromkeys(told)))} if told else opening | {domain.unknown_answer}
+        )
+    assert "user: tokens in / out" in done.stdout
+    assert "coverage at stop" in done.stdout
 
 
 def test_what_such_a_model_says_of_itself_is_shown_and_nothing_is_made_of_it(vllm_serve, sessions, tmp_path):

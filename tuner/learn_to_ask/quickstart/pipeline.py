@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuner.learn_to_ask.core.domain import Domain
-from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.core.records import Sample, Task
 from tuner.learn_to_ask.domains import load_domain
-from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, write_jsonl
+from tuner.learn_to_ask.jsonl import ReadReport, RecordT, read_jsonl, write_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.quickstart.policies import SMOLLM2, PolicyNumbers
 from tuner.learn_to_ask.quickstart.processes import child_process, run_to_end, wait_for_server
@@ -73,7 +73,7 @@ def quickstart(
     def script(name: str, *flags: str, watch: Callable[[], None] | None = None, log: str) -> None:
         run_to_end([sys.executable, str(RECIPE / name), *flags], log=folder / "logs" / log, env=env, watch=watch)
 
-    def evaluate(name: str, model_path: str) -> Path:
+    def evaluate(name: str, model_path: str) -> None:
         script(
             "data_prepare/3_rollout_then_evaluate.py",
             "--eval_engine=tinker",
@@ -83,13 +83,14 @@ def quickstart(
             f"--test_file_path={evaluation / 'test.jsonl'}",
             f"--rollout_file_path={evaluation / f'{name}_rollouts.jsonl'}",
             f"--eval_file_path={evaluation / f'{name}.jsonl'}",
+            f"--interviews={evaluation / 'interview_samples.jsonl'}",
+            f"--max_turns={numbers.interview_turns}",
             "--sampling=trained",
             f"--max_tokens={numbers.max_tokens}",
             f"--seed={seed}",
             "--resume",
             log=f"evaluate_{name}.log",
         )
-        return evaluation / f"{name}.jsonl"
 
     with stages.stage("data preparation: scripts 1 and 2 on the sample logs"):
         write_sample_logs(domain, folder / "data_raw")
@@ -111,8 +112,14 @@ def quickstart(
                 "--overwrite",
                 log=f"build_{split}.log",
             )
-        tasks, test = (read_tasks(data / f"{split}.jsonl") for split in ("train", "test"))
-        write_jsonl(evaluation / "test.jsonl", of_first_sessions(test, numbers.evaluated_sessions))
+        tasks, test = (read_records(data / f"{split}.jsonl", Task) for split in ("train", "test"))
+        evaluated = of_first_sessions(test, numbers.evaluated_sessions)
+        write_jsonl(evaluation / "test.jsonl", evaluated)
+        samples = read_records(folder / "data_raw" / "test_processed.jsonl", Sample)
+        sessions = {task.session_id for task in evaluated}
+        write_jsonl(
+            evaluation / "interview_samples.jsonl", [sample for sample in samples if sample.session_id in sessions]
+        )
     with stages.stage(f"base policy: {numbers.base_title} ({numbers.base_time})"):
         if not base.exists():
             make_base_policy(base, tasks, domain, policy, numbers, seed=seed)
@@ -126,8 +133,10 @@ def quickstart(
         with stages.stage(f"engine: SkyRL's Tinker service on 127.0.0.1:{port} (about 20 s)"):
             url = f"http://127.0.0.1:{port}/api/v1/get_server_capabilities"
             wait_for_server(engine, url, log=engine_log, timeout=180)
-        with stages.stage(f"evaluation of the base policy: script 3 on the test split ({numbers.evaluation_time})"):
-            base_evaluation = evaluate("base", str(base))
+        with stages.stage(
+            f"evaluation of the base policy: script 3, turns and interviews ({numbers.evaluation_time})"
+        ):
+            evaluate("base", str(base))
         rollouts = numbers.tasks * numbers.group_size
         job = folder / "checkpoints" / "Learn2Ask" / "quickstart"
         forget_sampler_weights(job)  # what a former engine had made ready is not loaded in this one
@@ -144,14 +153,16 @@ def quickstart(
                 watch=curve.follow,
                 log="train.log",
             )
-        with stages.stage(f"evaluation of the tuned policy: script 3 on the test split ({numbers.tuned_time})"):
-            tuned_evaluation = evaluate("tuned", str(job))
+        with stages.stage(
+            f"evaluation of the tuned policy: script 3, turns and interviews ({numbers.tuned_time})"
+        ):
+            evaluate("tuned", str(job))
 
     with stages.stage("report: base against tuned"):
         plot_reward_curve(curve.rewards, folder / "reward_curve.png")
-        table = report_base_against_tuned(base_evaluation, tuned_evaluation, folder)
-    print(f"\n{table}\n")
-    for name in FILES:
+        text = report_base_against_tuned(evaluation, folder)
+    print(f"\n{text}\n")
+    for name in (*FILES, *INTERVIEW_FILES):
         print(f"report        {folder / name}")
     print(f"reward curve  {folder / 'reward_curve.png'}")
     print(f"logs          {folder / 'logs'}")
@@ -164,9 +175,9 @@ def compilation_cache() -> Path:
     return Path(caches) / "learn2ask" / "jax"
 
 
-def read_tasks(file: Path) -> list[Task]:
-    """The tasks that script 2 made."""
-    return list(read_jsonl(file, Task, unique_key="cid", report=ReadReport()))
+def read_records(file: Path, record_type: type[RecordT]) -> list[RecordT]:
+    """The samples or tasks that script 1 or 2 made."""
+    return list(read_jsonl(file, record_type, unique_key="cid", report=ReadReport()))
 
 
 def of_first_sessions(tasks: Sequence[Task], sessions: int | None) -> list[Task]:
@@ -229,7 +240,15 @@ def engine_command(
     ]
 
 
-def report_base_against_tuned(base_evaluation: Path, tuned_evaluation: Path, folder: Path) -> str:
-    """Writes the report into the folder and returns its table of metrics."""
-    report = write_report([base_evaluation, tuned_evaluation], names=["base", "tuned"], output_dir=folder)
-    return metrics_text(report)
+def report_base_against_tuned(evaluation: Path, folder: Path) -> str:
+    """Writes the reports on single turns and on whole interviews, and returns their tables of metrics.
+
+    Args:
+        evaluation: Holds the evaluations and the interviews of both policies.
+        folder: Gets the reports.
+    """
+    names = ["base", "tuned"]
+    turns = write_report([evaluation / f"{name}.jsonl" for name in names], names=names, output_dir=folder)
+    files = [evaluation / f"{name}_interviews.jsonl" for name in names]
+    interviews = write_interview_report(files, names=names, output_dir=folder)
+    return f"{metrics_text(turns)}\n\n{interviews_text(interviews)}"

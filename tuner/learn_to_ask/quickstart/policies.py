@@ -23,6 +23,7 @@ class PolicyNumbers:
         max_tokens: Longest response.
         save_interval: Steps between two checkpoints that an interrupted run goes on from.
         evaluated_sessions: Sessions of the test split that the evaluation takes, `None` for all.
+        interview_turns: Questions after which an interview is broken off; the logged doctors ask in up to 3.
         rollout_seconds: After which a rollout is given up.
         lora_rank: Of the LoRA weights.
         runners: Processes that each roll out one group at a time.
@@ -46,6 +47,7 @@ class PolicyNumbers:
     max_tokens: int
     save_interval: int
     evaluated_sessions: int | None
+    interview_turns: int
     rollout_seconds: int
     lora_rank: int
     runners: int
@@ -101,6 +103,7 @@ TOY_NUMBERS = PolicyNumbers(
     max_tokens=48,
     save_interval=1000,
     evaluated_sessions=None,
+    interview_turns=8,
     rollout_seconds=300,
     lora_rank=16,
     runners=2,
@@ -124,6 +127,7 @@ PRETRAINED_NUMBERS = PolicyNumbers(
     max_tokens=64,
     save_interval=4,
     evaluated_sessions=40,
+    interview_turns=8,
     rollout_seconds=1800,
     lora_rank=16,
     runners=4,
