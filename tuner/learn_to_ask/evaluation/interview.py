@@ -92,7 +92,8 @@ def print_metrics(interview_file: Path) -> None:
     from tuner.learn_to_ask.evaluation.bootstrap import Estimate
     from tuner.learn_to_ask.evaluation.interview_estimates import estimate
 
-    interviews = list(read_jsonl(interview_file, Interview, unique_key="session_id", report=ReadReport(), strict=True))
+    read = read_jsonl(interview_file, Interview, unique_key="session_id", report=ReadReport(), strict=True)
+    interviews = sorted(read, key=lambda one: one.session_id)  # the intervals depend on an order: that of the report
     held = estimate([measure(observe(one, one.held)) for one in interviews])
     logged = estimate([measure(observe(one, one.logged)) for one in interviews])
 
