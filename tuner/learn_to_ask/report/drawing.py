@@ -26,21 +26,18 @@ def drawing(width: float, height: float, label: str, parts: Sequence[Markup]) ->
     )
 
 
-def legend(names: Sequence[str], *, more: str = "") -> Markup:
-    """Which marker stands for what.
-
-    Args:
-        names: In the order of their numbers.
-        more: What the dashed line is, if there is one.
-    """
-    keys = [(marker(8, 8, number), name) for number, name in enumerate(names)]
-    if more:
-        keys.append((line(0, 8, 16, 8, "logged"), more))
+def legend(keys: Sequence[tuple[Markup, str]]) -> Markup:
+    """What stands for what: something drawn in a square of 16, and its name."""
     items = [
         Markup('<li><svg class="plot key" viewBox="0 0 16 16" aria-hidden="true">{}</svg>{}</li>').format(key, name)
         for key, name in keys
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def markers(names: Sequence[str]) -> list[tuple[Markup, str]]:
+    """The keys of what is told apart by markers."""
+    return [(marker(8, 8, number), name) for number, name in enumerate(names)]
 
 
 def marker(x: float, y: float, number: int) -> Markup:

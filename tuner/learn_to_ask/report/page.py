@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tuner.learn_to_ask.report.drawing import legend
+from tuner.learn_to_ask.report.drawing import legend, markers
 from tuner.learn_to_ask.report.examples import Examples
 from tuner.learn_to_ask.report.html_file import html_file
 from tuner.learn_to_ask.report.plots import confusion_plot, depth_plot, metrics_plot
@@ -28,7 +28,7 @@ def to_html(report: Report, examples: Examples, *, interviews: bool = False) -> 
         names=names,
         tables=list(tables(report)),
         plots={"metrics": metrics_plot(report), "confusion": confusion_plot(report), "depth": depth_plot(report)},
-        legend=legend(names),
+        legend=legend(markers(names)),
         examples=examples,
         interviews=interviews,
         data={"names": names, "examples": examples.items},

@@ -50,7 +50,8 @@
 
   function column(example, course, name) {
     if (course === null) return make("div", "", make("h4", "", name), make("p", "", "This file does not have the session."));
-    const told = `${TOLD[course.outcome]}, ${turnCount(course.turns.length)}, coverage ${share(course.coverage)}`;
+    const found = course.turns.reduce((sum, turn) => sum + turn.new.length, 0);
+    const told = `${TOLD[course.outcome]}: ${turnCount(course.turns.length)}, ${found} of ${example.facts.length} facts`;
     const right = course.outcome === "in time" ? "right-decision" : "wrong-decision";
     const dialogue = make("ol", "dialogue");
     course.turns.slice(0, turns).forEach((turn, place) => dialogue.append(...turnItems(example, turn, place + 1)));
@@ -75,16 +76,21 @@
 
   function turnItems(example, turn, number) {
     const asked = messageItem("assistant", `${speakers.assistant}, turn ${number}`, turn.question || "(empty)");
-    for (const mark of turn.marks) asked.append(make("span", "badge", mark));
+    asked.append(...badges(turn.marks));
     const answered = messageItem("user", speakers.user, turn.answer);
     for (const place of turn.new) answered.append(make("span", "badge new", `\u2611 ${example.facts[place]}`));
     return [asked, answered];
   }
 
+  // What the log cannot answer may be a good question all the same.
+  function badges(marks) {
+    return marks.map((mark) => make("span", mark === "no answer in the log" ? "badge" : "badge fault", mark));
+  }
+
   function endItem(course) {
     if (course.end === null) return make("li", "end", course.turns.length ? "broken off, not stopped" : "nothing was said");
     const stopped = messageItem("assistant end", `${speakers.assistant} stops`, course.end);
-    for (const mark of course.marks) stopped.append(make("span", "badge", mark));
+    stopped.append(...badges(course.marks));
     return stopped;
   }
 

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
-from tuner.learn_to_ask.report.drawing import legend
 from tuner.learn_to_ask.report.examples import Examples
 from tuner.learn_to_ask.report.html_file import html_file
-from tuner.learn_to_ask.report.interviews.plots import coverage_plot, outcomes_plot, side_by_side_plot
+from tuner.learn_to_ask.report.interviews.plots import (
+    coverage_legend,
+    coverage_plot,
+    outcomes_legend,
+    outcomes_plot,
+    side_by_side_plot,
+)
 from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.interviews.tables import LOGGED, interview_tables
 
@@ -32,7 +37,7 @@ def interviews_to_html(report: InterviewReport, examples: Examples) -> str:
             "side_by_side": side_by_side_plot(report),
             "outcomes": outcomes_plot(report),
         },
-        legend=legend(names, more=LOGGED),
+        legends={"coverage": coverage_legend(report), "outcomes": outcomes_legend(report)},
         examples=examples,
         data={
             "names": names,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tuner.learn_to_ask.evaluation.bootstrap import Estimate
-from tuner.learn_to_ask.report.drawing import SERIES, WIDTH, drawing, line, marker, text
+from tuner.learn_to_ask.report.drawing import SERIES, WIDTH, drawing, legend, line, marker, markers, text
 from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.interviews.tables import LOGGED
 from tuner.learn_to_ask.report.tables import interval
@@ -14,7 +14,6 @@ from tuner.learn_to_ask.report.tables import interval
 Scale = Callable[[float], float]
 _SHARES = (0, 0.25, 0.5, 0.75, 1)
 _OUTCOMES = ("in_time", "too_early", "too_late", "broken_off")
-_MOST_TICKS = 13  # on an axis of turns
 _NAMES = 190  # left of a plot, for names
 _ROW = 34
 _CHARACTER = 7.5  # at most, of a plot's text
@@ -62,7 +61,7 @@ def coverage_plot(report: InterviewReport) -> Markup:
     for share in _SHARES:
         parts.append(line(left, up(share), WIDTH - 20, up(share), "grid"))
         parts.append(text(left - 8, up(share) + 4, f"{share:g}", "tick end"))
-    for turn in _ticks(report.max_turns):
+    for turn in _ticks(report.max_turns, most=13):
         parts.append(text(across(turn), height - bottom + 18, str(turn), "tick middle"))
     parts.append(text((left + WIDTH) / 2, height - 8, "turns", "middle"))
     sides = [*_sides(report)][::-1]  # the policies over the logged line, the first over all
@@ -78,6 +77,16 @@ def coverage_plot(report: InterviewReport) -> Markup:
     return drawing(WIDTH, height, "Coverage by turn; the same figures are in the table below", parts)
 
 
+def coverage_legend(report: InterviewReport) -> Markup:
+    """Which line is whose."""
+    return legend([*markers([one.name for one in report.policies]), (line(0, 8, 16, 8, "logged"), LOGGED)])
+
+
+def outcomes_legend(report: InterviewReport) -> Markup:
+    """Which part of a bar is which end."""
+    return legend([(_part(number, 1, 1, 14, 14), report.titles[key]) for number, key in enumerate(_OUTCOMES)])
+
+
 def side_by_side_plot(report: InterviewReport) -> Markup:
     """Coverage at stop, turns, and how interviews ended: a row for each side."""
     sides = [*_sides(report)]
@@ -87,7 +96,7 @@ def side_by_side_plot(report: InterviewReport) -> Markup:
     turns = max(report.max_turns, *(side.metrics["turns"].value or 0 for side in sides))
     for key, left, most, ticks in (
         ("coverage", float(_NAMES), 1.0, [*_SHARES]),
-        ("turns", _NAMES + width + 30, turns, [*_ticks(report.max_turns)]),
+        ("turns", _NAMES + width + 30, turns, [*_ticks(report.max_turns, most=7)]),
     ):
         parts.append(text(left + width / 2, 18, report.titles[key], "strong middle"))
         for tick in ticks:
@@ -115,12 +124,8 @@ def outcomes_plot(report: InterviewReport) -> Markup:
         for number, key in enumerate(_OUTCOMES):
             share = side.metrics[key].value or 0.0
             said = f"{report.titles[key]} {share:.0%}"
-            parts.append(
-                Markup(
-                    '<g><rect class="outcome o{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}"/>'
-                    "<title>{}: {}</title></g>"
-                ).format(number, x, y, share * width, _ROW - 8, side.name, said)
-            )
+            part = _part(number, x, y, share * width, _ROW - 8)
+            parts.append(Markup("<g>{}<title>{}: {}</title></g>").format(part, side.name, said))
             for label in (said, f"{share:.0%}"):
                 if len(label) * _CHARACTER < share * width:
                     parts.append(text(x + share * width / 2, y + _ROW / 2 + 1, label, "middle"))
@@ -138,9 +143,16 @@ def _sides(report: InterviewReport) -> Iterator[_Side]:
     yield _Side(name=LOGGED, kind="logged", number=None, metrics=logged.metrics, curve=logged.curve)
 
 
-def _ticks(turns: int) -> range:
-    """Turns that are named at an axis."""
-    return range(0, turns + 1, -(-(turns + 1) // _MOST_TICKS))
+def _ticks(turns: int, *, most: int) -> range:
+    """Turns that are named at an axis, so many at most."""
+    return range(0, turns + 1, -(-(turns + 1) // most))
+
+
+def _part(number: int, x: float, y: float, width: float, height: float) -> Markup:
+    """A part of a bar."""
+    return Markup('<rect class="outcome o{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}"/>').format(
+        number, x, y, width, height
+    )
 
 
 def _band(points: list[tuple[float, Estimate]], kind: str, up: Scale) -> Markup:
