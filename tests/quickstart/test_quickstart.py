@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from evaluations import ASKED, RIGHT_STOP, record, write
+from interviews import QUESTIONS, STOP, interview
 
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.quickstart.pipeline import report_base_against_tuned
@@ -23,6 +24,8 @@ from tuner.learn_to_ask.quickstart.processes import (
 )
 from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 from tuner.learn_to_ask.quickstart.stages import RewardCurve
+from tuner.learn_to_ask.report.interviews.write import INTERVIEW_FILES
+from tuner.learn_to_ask.report.write import FILES
 
 ROOT = Path(__file__).parents[2]
 ENV = dict(os.environ)
@@ -129,20 +132,39 @@ def test_the_reward_curve_follows_the_trainers_steps_alone(tmp_path, capsys):
     ]
 
 
-def test_the_report_sets_base_against_tuned_in_the_folder_of_the_run(tmp_path):
-    # Given: where stopping is right, the base never stops and the tuned policy always does.
-    base = write(tmp_path / "base.jsonl", [record(f"{number}_0", "stop", ASKED) for number in range(40)])
-    tuned = write(tmp_path / "tuned.jsonl", [record(f"{number}_0", "stop", RIGHT_STOP) for number in range(40)])
+def test_the_reports_set_base_against_tuned_in_the_folder_of_the_run(tmp_path):
+    # Given: where stopping is right, the base never stops and the tuned policy always does; in whole interviews
+    # the base asks for one of three facts for ever, and the tuned policy for all of them, then stops.
+    for name, rollout, said in (("base", ASKED, QUESTIONS[:1] * 6), ("tuned", RIGHT_STOP, [*QUESTIONS, STOP])):
+        write(tmp_path / f"{name}.jsonl", [record(f"{number}_0", "stop", rollout) for number in range(40)])
+        interviews = [interview(*said, session_id=str(number)) for number in range(40)]
+        lines = "".join(f"{one.model_dump_json()}\n" for one in interviews)
+        (tmp_path / f"{name}_interviews.jsonl").write_text(lines)
 
-    table = report_base_against_tuned(base, tuned, tmp_path)
+    tables = report_base_against_tuned(tmp_path, tmp_path)
 
-    [row] = [line for line in table.splitlines() if line.startswith("Total reward")]
-    cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
-    assert cells[1:] == ["0.000 [0.000, 0.000]", "4.000 [4.000, 4.000]", "+4.000 [+4.000, +4.000]", "better"]
+    assert cells(tables, "Total reward") == [
+        "0.000 [0.000, 0.000]",
+        "4.000 [4.000, 4.000]",
+        "+4.000 [+4.000, +4.000]",
+        "better",
+    ]
+    base, tuned, logged, change, verdict = cells(tables, "coverage at stop")
+    assert (base, tuned) == ("0.333 [0.333, 0.333]", "1.000 [1.000, 1.000]")
+    assert logged.startswith("0.")
+    assert (change, verdict) == ("+0.667 [+0.667, +0.667]", "better")
+    assert cells(tables, "turns")[:2] == ["6.000 [6.000, 6.000]", "3.000 [3.000, 3.000]"]
     # Columns are in line: what is right-aligned ends where its heading does.
-    heading = table.splitlines()[0]
+    [row] = [line for line in tables.splitlines() if line.startswith("Total reward")]
+    heading = tables.splitlines()[0]
     assert heading.index("tuned") + len("tuned") == row.index("4.000 [") + len("4.000 [4.000, 4.000]")
-    assert all((tmp_path / name).exists() for name in ("report.md", "report.json", "report.html"))
+    assert all((tmp_path / name).exists() for name in (*FILES, *INTERVIEW_FILES))
+
+
+def cells(tables, title):
+    """What stands in the row of a metric."""
+    [row] = [line for line in tables.splitlines() if line.startswith(f"{title}  ")]
+    return [cell.strip() for cell in row.removeprefix(title).split("  ") if cell.strip()]
 
 
 def test_the_reward_curve_is_drawn(tmp_path):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tuner.learn_to_ask.core.records import Course, Interview
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
@@ -20,7 +21,8 @@ class Observed:
         new: For each turn how many facts came to light that were not known.
         repeated: For each turn whether it asks again, see `METRICS`.
         unanswered: For each turn whether the log holds no answer.
-        breaches: How many messages of the policy are neither one question nor exactly the stop token.
+        breaches: For each message, the one that stops included, whether it is neither one question nor exactly the
+            stop token.
         stopped: Whether it was stopped, not broken off.
         max_turns: After how many turns it would be broken off.
     """
@@ -29,7 +31,7 @@ class Observed:
     new: tuple[int, ...]
     repeated: tuple[bool, ...]
     unanswered: tuple[bool, ...]
-    breaches: int
+    breaches: tuple[bool, ...]
     stopped: bool
     max_turns: int
 
@@ -67,11 +69,13 @@ class InterviewMetric:
         title: For tables.
         meaning: What it is, in one sentence with its range.
         value: What an interview adds to the mean; `None` for one the metric is not about.
+        better: Which of two values is the better one; `None` where neither is by itself.
     """
 
     title: str
     meaning: str
     value: Callable[[Observed], float | None]
+    better: Literal["more", "less"] | None
 
 
 def _share(of: Sequence[bool]) -> float | None:
@@ -84,59 +88,73 @@ METRICS = {
         "coverage at stop",
         "the share of the facts that came to light, 0 to 1",
         lambda one: sum(one.new) / one.facts,
+        better="more",
     ),
     "coverage_area": InterviewMetric(
         "area under coverage",
         "the mean of the coverage after turn 1, 2, … up to the turn limit, 0 to 1: the earlier the facts, the larger",
         lambda one: sum(one.curve) / one.max_turns,
+        better="more",
     ),
     "facts_a_question": InterviewMetric(
         "facts a question",
         "new facts by question asked, from 0; not for interviews without a question",
         lambda one: sum(one.new) / len(one.new) if one.new else None,
+        better="more",
     ),
     "turns": InterviewMetric(
-        "turns", "messages that were answered, 0 up to the turn limit", lambda one: float(len(one.new))
+        "turns",
+        "messages that were answered, 0 up to the turn limit",
+        lambda one: float(len(one.new)),
+        better=None,
     ),
     "repeated": InterviewMetric(
         "repeated questions",
         "the share of questions near-same to an earlier one or answered with what was known already, 0 to 1",
         lambda one: _share(one.repeated),
+        better="less",
     ),
     "unanswerable": InterviewMetric(
         "the log cannot answer",
         "the share of questions to which the log holds no answer, 0 to 1; they may be good ones all the same",
         lambda one: _share(one.unanswered),
+        better=None,
     ),
     "in_time": InterviewMetric(
         "stopped in time",
         "the share of interviews stopped right after the last fact came to light, 0 to 1",
         lambda one: float(one.outcome == "in time"),
+        better="more",
     ),
     "too_early": InterviewMetric(
         "stopped too early",
         "the share of interviews stopped with facts left, 0 to 1",
         lambda one: float(one.outcome == "too early"),
+        better="less",
     ),
     "too_late": InterviewMetric(
         "gone on too long",
         "the share of interviews that went on after every fact was known, stopped later or never, 0 to 1",
         lambda one: float(one.outcome == "too late"),
+        better="less",
     ),
     "broken_off": InterviewMetric(
         "never stopped",
         "the share of interviews that were not stopped and not gone on too long either, 0 to 1",
         lambda one: float(one.outcome == "broken off"),
+        better="less",
     ),
     "turns_too_late": InterviewMetric(
         "turns too late",
         "turns after the last fact, from 0; over interviews in which every fact came to light",
         lambda one: float(one.turns_after_last_fact) if one.all_known else None,
+        better="less",
     ),
     "format_breaches": InterviewMetric(
         "format breaches",
         "the share of messages that are neither exactly one question nor exactly the stop token, 0 to 1",
-        lambda one: one.breaches / (len(one.new) + one.stopped) if one.new or one.stopped else None,
+        lambda one: _share(one.breaches),
+        better="less",
     ),
 }
 
@@ -157,13 +175,15 @@ def observe(interview: Interview, course: Course) -> Observed:
         repeated.append(again or turn.opening or (bool(facts) and facts <= known))
         new.append(len(facts - known))
         known |= facts
-    breaches = sum(count_questions(turn.question) != 1 for turn in course.turns)
+    breaches = [count_questions(turn.question) != 1 for turn in course.turns]
+    if course.end is not None:
+        breaches.append(course.end != interview.domain.stop_token)
     return Observed(
         facts=len(interview.facts),
         new=tuple(new),
         repeated=tuple(repeated),
         unanswered=tuple(not turn.facts and not turn.opening for turn in course.turns),
-        breaches=breaches + (course.end is not None and course.end != interview.domain.stop_token),
+        breaches=tuple(breaches),
         stopped=course.end is not None,
         max_turns=interview.max_turns,
     )

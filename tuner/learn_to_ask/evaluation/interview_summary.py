@@ -1,5 +1,6 @@
 """Prints what a file of whole interviews is worth, on one screen."""
 
+from operator import itemgetter
 from pathlib import Path
 
 from tuner.learn_to_ask.core.records import Interview
@@ -15,11 +16,12 @@ def print_metrics(interview_file: Path) -> None:
     Raises:
         UserError: For the first line that is no interview.
     """
-    measured, compared = [], []
+    measured = []
     for one in read_jsonl(interview_file, Interview, unique_key="session_id", report=ReadReport(), strict=True):
-        measured.append(measure(observe(one, one.held)))
-        compared.append(measure(observe(one, one.logged)))
-    held, logged = estimate(measured), estimate(compared)
+        measured.append((one.session_id, measure(observe(one, one.held)), measure(observe(one, one.logged))))
+    measured.sort(key=itemgetter(0))  # the intervals depend on an order: that of the report
+    held = estimate([of_policy for _, of_policy, _ in measured])
+    logged = estimate([of_expert for _, _, of_expert in measured])
 
     def shown(each: Estimate) -> str:
         if each.value is None:

@@ -17,6 +17,8 @@ from tuner.learn_to_ask.quickstart.reward_curve import plot_reward_curve
 from tuner.learn_to_ask.quickstart.smollm2 import make_smollm2
 from tuner.learn_to_ask.quickstart.stages import RewardCurve, Stages
 from tuner.learn_to_ask.quickstart.warm_start import warm_start
+from tuner.learn_to_ask.report.interviews.tables import interviews_text
+from tuner.learn_to_ask.report.interviews.write import INTERVIEW_FILES, prepare_interview_report
 from tuner.learn_to_ask.report.tables import metrics_text
 from tuner.learn_to_ask.report.write import FILES, write_report
 from tuner.learn_to_ask.sample_data.generate import write_sample_logs
@@ -133,9 +135,7 @@ def quickstart(
         with stages.stage(f"engine: SkyRL's Tinker service on 127.0.0.1:{port} (about 20 s)"):
             url = f"http://127.0.0.1:{port}/api/v1/get_server_capabilities"
             wait_for_server(engine, url, log=engine_log, timeout=180)
-        with stages.stage(
-            f"evaluation of the base policy: script 3, turns and interviews ({numbers.evaluation_time})"
-        ):
+        with stages.stage(f"evaluation of the base policy: script 3, turns and interviews ({numbers.evaluation_time})"):
             evaluate("base", str(base))
         rollouts = numbers.tasks * numbers.group_size
         job = folder / "checkpoints" / "Learn2Ask" / "quickstart"
@@ -153,9 +153,7 @@ def quickstart(
                 watch=curve.follow,
                 log="train.log",
             )
-        with stages.stage(
-            f"evaluation of the tuned policy: script 3, turns and interviews ({numbers.tuned_time})"
-        ):
+        with stages.stage(f"evaluation of the tuned policy: script 3, turns and interviews ({numbers.tuned_time})"):
             evaluate("tuned", str(job))
 
     with stages.stage("report: base against tuned"):
@@ -248,7 +246,14 @@ def report_base_against_tuned(evaluation: Path, folder: Path) -> str:
         folder: Gets the reports.
     """
     names = ["base", "tuned"]
-    turns = write_report([evaluation / f"{name}.jsonl" for name in names], names=names, output_dir=folder)
-    files = [evaluation / f"{name}_interviews.jsonl" for name in names]
-    interviews = write_interview_report(files, names=names, output_dir=folder)
-    return f"{metrics_text(turns)}\n\n{interviews_text(interviews)}"
+    interviews = prepare_interview_report(
+        [evaluation / f"{name}_interviews.jsonl" for name in names], names=names, output_dir=folder
+    )
+    turns = write_report(
+        [evaluation / f"{name}.jsonl" for name in names],
+        names=names,
+        output_dir=folder,
+        interviews=interviews.report,
+    )
+    interviews.write()
+    return f"{metrics_text(turns)}\n\n{interviews_text(interviews.report)}"

@@ -14,7 +14,7 @@ from tuner.learn_to_ask.core.reward import decision, reward
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray
 from tuner.learn_to_ask.evaluation.metrics import METRICS
 from tuner.learn_to_ask.report.evaluation import Evaluation, diagnosis_label
-from tuner.learn_to_ask.report.reading import read_record
+from tuner.learn_to_ask.report.sound_file import EVALUATION
 
 MAX_EXAMPLES = 500
 MAX_BYTES = 8_000_000  # of embedded text, so that the page stays below 10 MB
@@ -47,7 +47,8 @@ def choose_examples(evaluations: Sequence[Evaluation], files: Sequence[Path]) ->
     left = MAX_BYTES
     for cid in rank_examples(evaluations, cids)[:MAX_EXAMPLES]:
         records = [
-            read_record(file, known[cid]) if cid in known else None for file, known in zip(files, offsets, strict=True)
+            EVALUATION.read(file, known[cid]) if cid in known else None
+            for file, known in zip(files, offsets, strict=True)
         ]
         item = _item(records)
         size = len(json.dumps(item, ensure_ascii=False).encode())

@@ -1,36 +1,12 @@
-// The example browser. Texts become text nodes, never markup.
-"use strict";
+// The example browser of evaluations.
 {
-  const { names, examples } = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
-  const section = byId("examples");
-  const form = section.querySelector("form");
-  const list = byId("list");
-  const detail = byId("detail");
-  let shown = [];
-  let current = 0;
-
-  function make(tag, className, ...children) {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    element.append(...children);
-    return element;
-  }
+  const { names, examples } = JSON.parse(byId("data").textContent);
 
   const score = (value) => (value === null ? "n/a" : String(Math.round(value * 1000) / 1000));
 
-  function addOptions(select, texts) {
-    for (const text of texts) {
-      const option = make("option", "", text);
-      option.value = text;
-      select.append(option);
-    }
-  }
-
   // Filtering
 
-  function readFilters() {
-    const filters = Object.fromEntries(new FormData(form));
+  function readFilters(filters) {
     for (const bound of ["from", "to"]) filters[bound] = filters[bound] === "" ? null : Number(filters[bound]);
     return filters;
   }
@@ -69,42 +45,13 @@
     return rewards.length ? score(rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length) : "n/a";
   }
 
-  function listButton(example, index) {
+  function listLabel(example) {
     const rewards = names.map((name, place) => `${name} ${meanReward(example.evaluations[place])}`).join(", ");
-    const button = make("button", "", example.cid, make("small", "", `${example.truth}, ${example.diagnosis}`));
-    button.append(make("small", "", `mean reward: ${rewards}`));
-    button.type = "button";
-    button.addEventListener("click", () => choose(index));
-    return make("li", "", button);
-  }
-
-  function applyFilters() {
-    const filters = readFilters();
-    shown = examples.filter((example) => exampleMatches(example, filters));
-    list.replaceChildren(...shown.map(listButton));
-    byId("count").textContent = `${shown.length} of ${examples.length} examples`;
-    choose(0);
-  }
-
-  function choose(index, moveFocus = false) {
-    current = Math.max(0, Math.min(index, shown.length - 1));
-    list.querySelectorAll("button").forEach((button, place) => {
-      button.setAttribute("aria-current", String(place === current));
-      button.tabIndex = place === current ? 0 : -1;
-    });
-    const button = list.querySelector('[aria-current="true"]');
-    if (button && moveFocus) button.focus({ preventScroll: true });
-    if (button) list.scrollTop = scrollTarget(button);
-    detail.replaceChildren(...(shown.length ? exampleParts(shown[current]) : [make("p", "", "No example matches.")]));
-  }
-
-  // Only the list scrolls, never the page under the reader.
-  function scrollTarget(button) {
-    const box = button.getBoundingClientRect();
-    const frame = list.getBoundingClientRect();
-    if (box.top < frame.top) return list.scrollTop + box.top - frame.top;
-    if (box.bottom > frame.bottom) return list.scrollTop + box.bottom - frame.bottom;
-    return list.scrollTop;
+    return [
+      example.cid,
+      make("small", "", `${example.truth}, ${example.diagnosis}`),
+      make("small", "", `mean reward: ${rewards}`),
+    ];
   }
 
   // One example
@@ -120,8 +67,7 @@
     }
     const dialogue = make("ol", "dialogue");
     for (const { role, content } of example.messages) {
-      const who = make("span", "who", example.speakers[role]);
-      dialogue.append(make("li", role, who, make("span", "text", content)));
+      dialogue.append(messageItem(role, example.speakers[role], content));
     }
     const columns = names.map((name, index) => column(name, example.evaluations[index], example.truth));
     const rollouts = make("div", "rollouts", ...columns);
@@ -160,26 +106,6 @@
     return parts.join(" · ");
   }
 
-  // Keys and start
-
-  section.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
-    const inList = list.contains(event.target);
-    const moves = { j: 1, k: -1, ...(inList && { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }) };
-    if (!Object.hasOwn(moves, event.key)) return;
-    event.preventDefault();
-    choose(current + moves[event.key], inList);
-  });
-
-  const counts = new Map();
-  for (const { diagnosis } of examples) counts.set(diagnosis, (counts.get(diagnosis) ?? 0) + 1);
-  const diagnoses = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
-  addOptions(form.elements.diagnosis, diagnoses);
-  addOptions(form.elements.evaluation, names);
-  form.addEventListener("input", applyFilters);
-  form.addEventListener("reset", () => setTimeout(applyFilters));
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.hidden = false;
-  section.querySelector(".browser").hidden = false;
-  applyFilters();
+  addOptions(document.querySelector("[name=evaluation]"), names);
+  browse({ examples, unit: "example", readFilters, matches: exampleMatches, label: listLabel, detail: exampleParts });
 }

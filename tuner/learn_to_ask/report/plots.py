@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from markupsafe import Markup
 
 from tuner.learn_to_ask.evaluation.bootstrap import Estimate
-from tuner.learn_to_ask.report.drawing import WIDTH, drawing, line, text
+from tuner.learn_to_ask.report.drawing import SERIES, WIDTH, drawing, line, marker, text
 from tuner.learn_to_ask.report.results import Report
 from tuner.learn_to_ask.report.tables import interval, share_of
 
 MAX_REWARD = 4.0
-SERIES = 6  # colours in the style sheet; more evaluations start over
-_MARKERS = ("circle", "square", "diamond", "triangle")
 
 
 def metrics_plot(report: Report) -> Markup:
@@ -42,7 +40,7 @@ def _panel(report: Report, keys: Sequence[str], *, top: float, ticks: Sequence[f
         for number, one in enumerate(report.evaluations):
             across = middle + 12 * (number - (count - 1) / 2)
             label = f"{one.name}, {report.titles[key]}"
-            parts.extend(_dot(one.metrics[key], number, label, scale, across=across, horizontal=True))
+            parts.extend(dot(one.metrics[key], number, label, scale, across=across, horizontal=True))
     return parts, bottom
 
 
@@ -73,7 +71,7 @@ def depth_plot(report: Report) -> Markup:
         path = " ".join(f"{x:.1f},{scale(found.value):.1f}" for x, found, _ in points if found.value is not None)
         parts.append(Markup('<polyline class="s{} path" points="{}"/>').format(number % SERIES, path))
         for x, found, label in points:
-            parts.extend(_dot(found, number, f"{one.name}, {label} {user} turns", scale, across=x, horizontal=False))
+            parts.extend(dot(found, number, f"{one.name}, {label} {user} turns", scale, across=x, horizontal=False))
     return drawing(WIDTH, height, "Total reward by turn depth; the same figures are in the table below", parts)
 
 
@@ -113,18 +111,7 @@ def confusion_plot(report: Report) -> Markup:
     )
 
 
-def legend(report: Report) -> Markup:
-    """Which marker stands for which evaluation."""
-    items = [
-        Markup('<li><svg class="plot key" viewBox="0 0 16 16" aria-hidden="true">{}</svg>{}</li>').format(
-            _marker(8, 8, number), one.name
-        )
-        for number, one in enumerate(report.evaluations)
-    ]
-    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
-
-
-def _dot(
+def dot(
     estimate: Estimate, number: int, label: str, scale: Callable[[float], float], *, across: float, horizontal: bool
 ) -> Iterator[Markup]:
     """A marker with its interval; nothing where there is no value."""
@@ -135,18 +122,4 @@ def _dot(
         ends = (low, across, high, across) if horizontal else (across, low, across, high)
         yield line(*ends, f"s{number % SERIES} whisker")
     x, y = (scale(estimate.value), across) if horizontal else (across, scale(estimate.value))
-    yield Markup("<g>{}<title>{}: {}</title></g>").format(_marker(x, y, number), label, interval(estimate))
-
-
-def _marker(x: float, y: float, number: int) -> Markup:
-    """The marker of an evaluation, by colour and by shape."""
-    shape = _MARKERS[number % len(_MARKERS)]
-    points = {
-        "square": ((-4, -4), (4, -4), (4, 4), (-4, 4)),
-        "diamond": ((0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)),
-        "triangle": ((0, -5), (5, 4), (-5, 4)),
-    }
-    if shape == "circle":
-        return Markup('<circle class="s{} mark" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(number % SERIES, x, y)
-    corners = " ".join(f"{x + right:.1f},{y + down:.1f}" for right, down in points[shape])
-    return Markup('<polygon class="s{} mark" points="{}"/>').format(number % SERIES, corners)
+    yield Markup("<g>{}<title>{}: {}</title></g>").format(marker(x, y, number), label, interval(estimate))

@@ -1,16 +1,11 @@
-"""Reads evaluation files and refuses those that are damaged, unfinished, or do not go together."""
+"""Reads evaluation files and refuses those that do not go together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.learn_to_ask.cli import progress
-from tuner.learn_to_ask.core.records import GradedTask
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.journal import journal_path
-from tuner.learn_to_ask.jsonl import LineError, parse_line
 from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
-
-_RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
+from tuner.learn_to_ask.report.sound_file import EVALUATION
 
 
 def read_evaluation(path: Path, *, name: str) -> Evaluation:
@@ -21,44 +16,12 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
         name: What the report calls it.
 
     Raises:
-        UserError: When the file is missing, empty or unfinished, or for its first line that is no evaluation record
-            or repeats a `cid`.
+        UserError: When the file is not sound, see `sound_file`.
     """
-    _require_finished(path)
     builder = EvaluationBuilder()
-    line_of: dict[str, int] = {}
-    for number, offset, line in progress(_lines(path), title=f"reading {name}", total=None, unit="samples"):
-        try:
-            record = parse_line(line, GradedTask)
-        except LineError as error:
-            if not line.endswith(b"\n"):
-                raise UserError(
-                    f"{path}:{number}: the evaluation is cut off here, in the middle of a line; copy the file again, "
-                    f"or, if the evaluation was interrupted, {_RESUME}"
-                ) from error
-            raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound evaluation file") from error
-        if record.cid in line_of:
-            raise UserError(
-                f"{path}:{number}: duplicate cid {record.cid!r}, also on line {line_of[record.cid]}; a sample may "
-                "stand in an evaluation once"
-            )
-        if builder.domain not in (None, record.domain):
-            raise UserError(
-                f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an evaluation is of "
-                "one domain"
-            )
-        line_of[record.cid] = number
+    for number, offset, record in EVALUATION.lines(path, title=f"reading {name}"):
         builder.add(record, line=number, offset=offset)
-    if not builder.samples:
-        raise UserError(f"{path}: holds no sample; {_RESUME}")
     return builder.build(name=name, path=str(path))
-
-
-def read_record(path: Path, offset: int) -> GradedTask:
-    """The record that starts at some byte of a file already read."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        return parse_line(file.readline(), GradedTask)
 
 
 def check_comparable(
@@ -107,28 +70,3 @@ def check_comparable(
                 f"{names_or_unknown(first.samplings)}; roll both out alike, or pass --allow_different_sampling to "
                 "compare them all the same"
             )
-
-
-def _require_finished(path: Path) -> None:
-    """Refuses a file that is not there yet, or empty.
-
-    Raises:
-        UserError: Saying how to get it.
-    """
-    if not path.is_file():
-        journal = journal_path(path)
-        if journal.exists():
-            raise UserError(f"{path}: the evaluation is unfinished, {journal} holds what is done; {_RESUME}")
-        raise UserError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and bytes of every line that is not blank."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, offset, line
-            offset += len(line)

@@ -109,9 +109,17 @@ def metrics_table(report: Report) -> Table:
 
 def metrics_text(report: Report) -> str:
     """The table of metrics for the terminal: columns in line, without the published figures."""
-    table = metrics_table(report)
-    shown = len(table.header) - len(report.published)
-    rows = [row[:shown] for row in (table.header, *table.rows)]
+    return text_of(metrics_table(report), columns=-len(report.published))
+
+
+def text_of(table: Table, *, columns: int | None = None) -> str:
+    """A table for the terminal: columns in line.
+
+    Args:
+        table: Without its notes.
+        columns: How many are shown; counted from the right when negative.
+    """
+    rows = [row[:columns] for row in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

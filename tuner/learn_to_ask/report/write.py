@@ -10,6 +10,7 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import write_text
 from tuner.learn_to_ask.report.analysis import analyse
 from tuner.learn_to_ask.report.examples import choose_examples
+from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.markdown import to_markdown
 from tuner.learn_to_ask.report.page import to_html
 from tuner.learn_to_ask.report.reading import check_comparable, read_evaluation
@@ -26,6 +27,7 @@ def write_report(
     allow_different_graders: bool = False,
     allow_different_sampling: bool = False,
     overwrite: bool = False,
+    interviews: InterviewReport | None = None,
 ) -> Report:
     """Reads evaluations, compares them with the first, and writes what comes of it.
 
@@ -36,6 +38,7 @@ def write_report(
         allow_different_graders: Compare evaluations of different graders all the same.
         allow_different_sampling: Compare evaluations with different sampling all the same.
         overwrite: Replace a former report.
+        interviews: Of the same policies, written to the same folder: shown and linked to.
 
     Raises:
         UserError: When a file cannot be used, evaluations do not compare, or a report is in the way.
@@ -57,9 +60,9 @@ def write_report(
     )
     examples = choose_examples(evaluations, files)
     texts = (
-        to_markdown(report),
+        to_markdown(report, interviews),
         json.dumps(dataclasses.asdict(report), ensure_ascii=False, allow_nan=False, indent=1) + "\n",
-        to_html(report, examples),
+        to_html(report, examples, interviews=interviews is not None),
     )
     for output, text in zip(outputs, texts, strict=True):
         write_text(output, text)
