@@ -11,6 +11,7 @@ import pytest
 from ray_head import ray_head
 
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.training import ray_cluster
 from tuner.learn_to_ask.training.preflight.cluster import check_ray
 from tuner.learn_to_ask.training.ray_cluster import ClusterAddress, cluster_address, end_stale_actors, probe_cluster
 
@@ -171,3 +172,16 @@ def test_what_a_killed_run_left_is_ended_and_nothing_else(head, monkeypatch):
         [sys.executable, "-c", PRESENT, address], check=True, capture_output=True, text=True, timeout=60
     )
     assert present.stdout.splitlines()[-1] == "['other']"
+
+
+def test_a_cluster_that_hangs_is_told_in_a_line_without_the_program_that_asked_it(listener, monkeypatch):
+    """Given something that takes connections and never speaks, when leftovers are to be ended, then it is named."""
+    monkeypatch.setattr(ray_cluster, "_END_SECONDS", 1.0)
+
+    with pytest.raises(UserError) as raised:
+        end_stale_actors(listener, "p/n")
+
+    assert str(raised.value) == (
+        f"the Ray cluster at {listener} does not answer within 1 s; is it still running? RAY_ADDRESS=local starts a "
+        "cluster for this run alone"
+    )

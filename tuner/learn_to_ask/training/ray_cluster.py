@@ -161,7 +161,12 @@ def end_stale_actors(address: str, namespace: str) -> list[str]:
     """
     try:
         output = _in_a_process(_END_STALE_ACTORS, address, namespace, str(_END_SECONDS / 2), seconds=_END_SECONDS)
-    except (ConnectionError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the Ray cluster at {address} does not answer within {_END_SECONDS:g} s; is it still running? "
+            "RAY_ADDRESS=local starts a cluster for this run alone"
+        ) from error
+    except ConnectionError as error:
         raise UserError(f"the Ray cluster at {address} does not answer: {error}; is it still running?") from error
     names, left = json.loads(output)
     if left:
