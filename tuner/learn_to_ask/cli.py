@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -14,6 +15,7 @@ EXIT_DONE = 0
 EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows
 EXIT_UNUSABLE = 2  # unusable input or settings
 EXIT_INTERRUPTED = 130  # resumable
+EXIT_UNREAD = 141  # nobody reads the output any more
 EXIT_TERMINATED = 143  # by SIGTERM, resumable
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -34,6 +36,10 @@ def run(command: Callable[[], int]) -> None:
     """Runs a command and exits with its code; a `UserError` becomes one line and exit code 2."""
     try:
         code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_UNREAD
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_UNUSABLE
