@@ -136,9 +136,9 @@ def test_it_is_said_when_coverage_did_not_rise_and_what_changed_instead(tmp_path
     [note] = report.notes
     assert note == (
         "tuned does not find out distinguishably more than base in whole interviews. Coverage at stop changed by "
-        "+0.000 [+0.000, +0.000]. Training rewards single next messages after dialogues of the log, not an interview that the policy "
-        "leads. What did change in how it stops and in its format: stopped too early 0.000 → 1.000 (worse); never "
-        "stopped 1.000 → 0.000 (better); format breaches 0.667 → 0.000 (better)."
+        "+0.000 [+0.000, +0.000]. Training rewards single next messages after dialogues of the log, not an interview "
+        "that the policy leads. What did change in how it stops and in its format: stopped too early 0.000 → 1.000 "
+        "(worse); never stopped 1.000 → 0.000 (better); format breaches 0.667 → 0.000 (better)."
     )
     assert "does not find out distinguishably more" in (tmp_path / "out" / "interviews.md").read_text()
     assert "does not find out distinguishably more" in (tmp_path / "out" / "interviews.html").read_text()
