@@ -84,7 +84,7 @@
   }
 
   function endItem(course) {
-    if (course.end === null) return make("li", "end", course.turns.length ? "broken off, not stopped" : "nothing was said");
+    if (course.end === null) return make("li", "end", course.turns.length ? "not stopped" : "nothing was said");
     const stopped = messageItem("assistant end", `${speakers.assistant} stops`, course.end);
     addMarks(stopped, course.marks);
     return stopped;
