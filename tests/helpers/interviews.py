@@ -7,6 +7,7 @@ from tuner.learn_to_ask.core.records import Course, Interview, SamplingValues
 from tuner.learn_to_ask.core.segmentation import segment
 from tuner.learn_to_ask.evaluation.answering import RULES
 from tuner.learn_to_ask.evaluation.patient import answer, make_patient
+from tuner.learn_to_ask.jsonl import write_jsonl
 
 # Three facts; the question that is about each, in order.
 LINES = (
@@ -45,8 +46,8 @@ def course(patient, *said, stop_token=STOP):
     return Course(turns=turns, end=None)
 
 
-def interview(*said, max_turns=6, sample=None, session_id="1"):
-    """The record of an interview in which the policy says this."""
+def interview(*said, max_turns=6, sample=None, session_id="1", logged=()):
+    """The record of an interview in which the policy and the logged expert say this."""
     sample = sample or diarrhea(session_id)
     patient = make_patient(sample, MEDICAL)
     nothing = SamplingValues(temperature=None, top_p=None, max_tokens=None, repetition_penalty=None)
@@ -56,10 +57,16 @@ def interview(*said, max_turns=6, sample=None, session_id="1"):
         facts=list(patient.facts),
         max_turns=max_turns,
         held=course(patient, *said),
-        logged=course(patient),
+        logged=course(patient, *logged),
         policy="script",
         user=RULES,
         sampling=nothing,
         sampling_applied=nothing,
         domain=MEDICAL.of_record,
     )
+
+
+def write_interviews(path, interviews):
+    """One a line, as the command writes them."""
+    write_jsonl(path, interviews)
+    return path

@@ -21,15 +21,13 @@ class FileKind(Generic[RecordT]):
     Attributes:
         record: Type of its lines.
         key: The attribute that no two lines may share.
-        article: `a` or `an`, before what the file is.
-        name: What the file is.
+        name: What the file is, after "an".
         unit: What a line is.
         finish: How one that was interrupted is finished.
     """
 
     record: type[RecordT]
     key: str
-    article: str
     name: str
     unit: str
     finish: str
@@ -57,18 +55,16 @@ class FileKind(Generic[RecordT]):
                         f"{path}:{number}: the {self.name} is cut off here, in the middle of a line; copy the file "
                         f"again, or, if the {self.name} was interrupted, {self.finish}"
                     ) from error
-                raise UserError(
-                    f"{path}:{number}: {error.reason}; this is no line of a sound {self.name} file"
-                ) from error
+                raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound {self.name}") from error
             key: str = getattr(record, self.key)
             if key in line_of:
                 raise UserError(
                     f"{path}:{number}: duplicate {self.key} {key!r}, also on line {line_of[key]}; a {self.unit} may "
-                    f"stand in {self.article} {self.name} once"
+                    f"stand in an {self.name} once"
                 )
             if domain not in (None, record.domain):
                 raise UserError(
-                    f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; {self.article} "
+                    f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an "
                     f"{self.name} is of one domain"
                 )
             line_of[key], domain = number, record.domain
@@ -100,7 +96,6 @@ class FileKind(Generic[RecordT]):
 EVALUATION = FileKind(
     record=GradedTask,
     key="cid",
-    article="an",
     name="evaluation",
     unit="sample",
     finish="finish it with 3_rollout_then_evaluate.py, the same flags and --resume",
@@ -108,8 +103,7 @@ EVALUATION = FileKind(
 INTERVIEWS = FileKind(
     record=Interview,
     key="session_id",
-    article="a",
-    name="set of interviews",
+    name="interview file",
     unit="session",
     finish="finish it with tuner.learn_to_ask.evaluation.interview, the same flags and --resume",
 )

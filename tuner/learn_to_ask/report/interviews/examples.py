@@ -1,6 +1,7 @@
 """The interviews that the page lets one read: few enough for a browser, and of every sort."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
@@ -9,7 +10,7 @@ from tuner.learn_to_ask.core.records import Course, Interview
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, observe
 from tuner.learn_to_ask.report.evaluation import diagnosis_label
 from tuner.learn_to_ask.report.examples import MAX_BYTES, MAX_EXAMPLES, Examples
-from tuner.learn_to_ask.report.interviews.columns import HeldSession, InterviewFile
+from tuner.learn_to_ask.report.interviews.columns import InterviewFile
 from tuner.learn_to_ask.report.sound_file import INTERVIEWS
 
 _COVERAGE = list(METRICS).index("coverage")
@@ -46,30 +47,27 @@ def rank_sessions(files: Sequence[InterviewFile]) -> list[str]:
     Args:
         files: Where the sessions come from.
     """
-    coverage: dict[str, list[float]] = {}
-    outcomes: dict[str, list[str]] = {}
-    for place, file in enumerate(files):
-        for session, covered in zip(file.sessions, file.held.values[:, _COVERAGE], strict=True):
-            coverage.setdefault(session.session_id, []).append(float(covered))
-            _place(outcomes, session, place, len(files))
+    sides = [
+        {
+            session.session_id: (session.outcome, float(covered))
+            for session, covered in zip(file.sessions, file.held.values[:, _COVERAGE], strict=True)
+        }
+        for file in files
+    ]
 
-    def order(session_id: str) -> tuple[int, str]:
-        return crc32(session_id.encode()), session_id
+    def spread(session_id: str) -> float:
+        coverage = [side[session_id][1] for side in sides if session_id in side]
+        return max(coverage) - min(coverage)
 
-    every = sorted(coverage, key=order)
-    most_different = sorted(every, key=lambda one: min(coverage[one]) - max(coverage[one]))[: MAX_EXAMPLES // 4]
-    seen: dict[tuple[str, ...], int] = {}
-    turns = {}
+    every = sorted(set().union(*sides), key=lambda session_id: (crc32(session_id.encode()), session_id))
+    turn: dict[str, tuple[int, tuple[str, ...]]] = {}
+    seen = Counter[tuple[str, ...]]()
     for session_id in every:
-        sort = tuple(outcomes[session_id])
-        turns[session_id] = (seen.get(sort, 0), sort)
-        seen[sort] = seen.get(sort, 0) + 1
-    return list(dict.fromkeys([*most_different, *sorted(every, key=lambda one: turns[one])]))
-
-
-def _place(outcomes: dict[str, list[str]], session: HeldSession, place: int, count: int) -> None:
-    """Notes how a session ended in one of the files; `""` in those that do not have it."""
-    outcomes.setdefault(session.session_id, [""] * count)[place] = session.outcome
+        ends = tuple(side[session_id][0] if session_id in side else "" for side in sides)
+        turn[session_id] = seen[ends], ends
+        seen[ends] += 1
+    most_different = sorted(every, key=spread, reverse=True)[: MAX_EXAMPLES // 4]
+    return list(dict.fromkeys([*most_different, *sorted(every, key=lambda session_id: turn[session_id])]))
 
 
 def _item(records: Sequence[Interview | None]) -> dict[str, Any]:

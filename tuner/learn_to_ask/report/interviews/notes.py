@@ -29,7 +29,7 @@ def _no_better_interviews(comparison: InterviewComparison) -> Iterator[str]:
         return
     found = {
         "worse": f"holds worse interviews than {comparison.baseline}: it finds out less by the time it stops",
-        "not distinguishable": f"does not find out more than {comparison.baseline} in a whole interview",
+        "not distinguishable": f"does not find out distinguishably more than {comparison.baseline} in whole interviews",
         "n/a": f"cannot be told apart from {comparison.baseline}: too few sessions",
     }[coverage.verdict]
     changed = [

@@ -1,6 +1,7 @@
 // The reader of interviews: every policy's course beside the others, turn by turn, and the facts that came to light.
 {
   const { names, sides, speakers, examples } = JSON.parse(byId("data").textContent);
+  const UNANSWERED = "no answer in the log";
   const TOLD = {
     "in time": "stopped in time",
     "too early": "stopped too early",
@@ -76,22 +77,27 @@
 
   function turnItems(example, turn, number) {
     const asked = messageItem("assistant", `${speakers.assistant}, turn ${number}`, turn.question || "(empty)");
-    asked.append(...badges(turn.marks));
     const answered = messageItem("user", speakers.user, turn.answer);
-    for (const place of turn.new) answered.append(make("span", "badge new", `\u2611 ${example.facts[place]}`));
+    addMarks(asked, turn.marks);
+    addBadges(answered, "badge new", turn.new.map((place) => `\u2611 ${example.facts[place]}`));
     return [asked, answered];
   }
 
-  // What the log cannot answer may be a good question all the same.
-  function badges(marks) {
-    return marks.map((mark) => make("span", mark === "no answer in the log" ? "badge" : "badge fault", mark));
+  function endItem(course) {
+    if (course.end === null) return make("li", "end", course.turns.length ? "not stopped" : "nothing was said");
+    const stopped = messageItem("assistant end", `${speakers.assistant} stops`, course.end);
+    addMarks(stopped, course.marks);
+    return stopped;
   }
 
-  function endItem(course) {
-    if (course.end === null) return make("li", "end", course.turns.length ? "broken off, not stopped" : "nothing was said");
-    const stopped = messageItem("assistant end", `${speakers.assistant} stops`, course.end);
-    stopped.append(...badges(course.marks));
-    return stopped;
+  // What the log cannot answer may be a good question all the same.
+  function addMarks(item, marks) {
+    addBadges(item, "badge", marks.filter((mark) => mark === UNANSWERED));
+    addBadges(item, "badge fault", marks.filter((mark) => mark !== UNANSWERED));
+  }
+
+  function addBadges(item, className, texts) {
+    item.append(...texts.map((text) => make("div", className, text)));
   }
 
   // Turn by turn

@@ -88,7 +88,7 @@ def outcomes_legend(report: InterviewReport) -> Markup:
 
 
 def side_by_side_plot(report: InterviewReport) -> Markup:
-    """Coverage at stop, turns, and how interviews ended: a row for each side."""
+    """Coverage at stop and turns: a row for each side."""
     sides = [*_sides(report)]
     top, width = 34, (WIDTH - _NAMES - 40) / 2
     bottom = top + _ROW * len(sides)
@@ -131,7 +131,7 @@ def outcomes_plot(report: InterviewReport) -> Markup:
                     parts.append(text(x + share * width / 2, y + _ROW / 2 + 1, label, "middle"))
                     break
             x += share * width
-    return drawing(WIDTH, _ROW * len(sides) + 4, "How interviews ended; the same figures are in the table below", parts)
+    return drawing(WIDTH, _ROW * len(sides) + 4, "How interviews ended; the same figures are in the table above", parts)
 
 
 def _sides(report: InterviewReport) -> Iterator[_Side]:
