@@ -42,6 +42,7 @@ from tuner.learn_to_ask.engines.select import (
     positive_int,
 )
 from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLISHED_GRADER_SAMPLING, evaluate
+from tuner.learn_to_ask.evaluation.logged_reference import check_reference, grade_reference, reference_files
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
@@ -79,6 +80,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="gradings of each rollout; the metrics read the first, the others show how far the grader agrees with "
         "itself",
     )
+    parser.add_argument(
+        "--grade_reference",
+        action="store_true",
+        help="let the grader also grade the logged expert's own next messages, into reference_… beside the two files",
+    )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
     policy_presets = {"published": ROLLOUT_SAMPLING, "trained": TRAINED_SAMPLING}
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=policy_presets)
@@ -92,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads the flags, rolls out and grades."""
+    """Reads the flags, rolls out and grades; long, because it hands many flags on."""
     arguments = make_parser().parse_args()
     domain = load_domain(arguments.domain)
 
@@ -112,6 +118,17 @@ def main() -> int:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
+
+    reference = reference_files(arguments.rollout_file_path, arguments.eval_file_path)
+    if arguments.grade_reference:
+        check_reference(
+            arguments.test_file_path,
+            *reference,
+            domain=domain,
+            grade_repeat=arguments.grade_repeat,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+        )
 
     roll = partial(
         roll_out,
@@ -134,7 +151,9 @@ def main() -> int:
         domain=domain,
         grade_repeat=arguments.grade_repeat,
     )
-    codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
+    codes = [*run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)]
+    if arguments.grade_reference:
+        codes.append(grade_reference(grade, arguments.test_file_path, *reference, domain=domain))
     return EXIT_DONE if set(codes) == {EXIT_DONE} else max(codes)
 
 

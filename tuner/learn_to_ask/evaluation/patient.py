@@ -110,18 +110,28 @@ def tell(patient: Patient, question: str, about: Sequence[int]) -> Turn:
 
 
 def _notes_about(patient: Patient, question: str, known: Set[int]) -> list[int]:
-    """What a question is about, the closest first.
-
-    A word of a question counts for a fact by how few facts have it; at least half of a word has to count. The opening
-    has to hold half of the question.
-    """
+    """What a question is about, the closest first; the opening has to hold half of the question."""
     asked = words_of(question, COMMON_WORDS)
-    users = Counter(word for words in patient.words for word in words)
-    scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in patient.words]
-    about = [fact for fact, score in enumerate(scores) if score >= _ENOUGH]
-    about.sort(key=lambda fact: (-scores[fact], fact in known, fact))
     openings = enumerate(patient.opening_words, start=len(patient.facts))
-    return about + [note for note, (_, words) in openings if 2 * len(asked & words) >= len(asked) > 0]
+    return facts_about(patient.words, asked, known) + [
+        note for note, (_, words) in openings if 2 * len(asked & words) >= len(asked) > 0
+    ]
+
+
+def facts_about(facts: Sequence[frozenset[str]], asked: frozenset[str], known: Set[int] = frozenset()) -> list[int]:
+    """Positions of the facts that a question is about, the closest first.
+
+    A word of a question counts for a fact by how few facts have it; at least half of a word has to count.
+
+    Args:
+        facts: For each the stems of its telling words.
+        asked: Those of the question.
+        known: Facts that come after others which fit as well.
+    """
+    users = Counter(word for words in facts for word in words)
+    scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in facts]
+    about = [fact for fact, score in enumerate(scores) if score >= _ENOUGH]
+    return sorted(about, key=lambda fact: (-scores[fact], fact in known, fact))
 
 
 def logged_messages(future: Sequence[Message], domain: Domain) -> tuple[list[str], str | None]:

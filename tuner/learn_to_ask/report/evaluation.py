@@ -3,7 +3,7 @@
 import json
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from tuner.learn_to_ask.core.records import GradedTask, Message, RecordDomain, SamplingValues
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray, IntArray
+from tuner.learn_to_ask.evaluation.logged_reference import is_reference
 from tuner.learn_to_ask.evaluation.metrics import METRICS, scored_rollouts
+from tuner.learn_to_ask.report.field_columns import FieldColumns
 
 SCORES = ("format_score", "content_score")  # those that a grader gives
 NO_DIAGNOSIS = "(none)"
@@ -64,6 +66,7 @@ class Evaluation:
         values: For each rollout what it adds to each of `METRICS`, NaN where a metric is not about it or its
             grading failed.
         ratings: Score -> grades of rollouts graded more than once, shape (rollouts, grades), padded with NaN.
+        fields: Which fields the rollouts ask for.
     """
 
     name: str
@@ -77,6 +80,12 @@ class Evaluation:
     stopped: npt.NDArray[np.bool_]
     values: FloatArray
     ratings: dict[str, FloatArray]
+    fields: FieldColumns
+
+    @property
+    def reference(self) -> bool:
+        """Whether the rollouts are the logged expert's own messages."""
+        return is_reference(self.policies)
 
 
 @dataclass
@@ -85,6 +94,7 @@ class EvaluationBuilder:
 
     samples: list[EvaluatedSample] = field(default_factory=list)
     domain: RecordDomain | None = None
+    _fields: FieldColumns = field(default_factory=FieldColumns)
     _policies: set[str] = field(default_factory=set)
     _graders: set[str] = field(default_factory=set)
     _samplings: set[str] = field(default_factory=set)
@@ -110,6 +120,7 @@ class EvaluationBuilder:
             if regrades:
                 for score, rows in self._ratings.items():
                     rows.append([_number(getattr(one, score)) for one in (grade, *regrades)])
+        self._fields.add(record, len(self.samples))
         self.domain = record.domain
         self._policies.add(record.policy)
         self._graders.add(record.grader)
@@ -143,7 +154,13 @@ class EvaluationBuilder:
             stopped=np.array(self._stopped, dtype=np.bool_),
             values=np.array(self._values).reshape(-1, len(METRICS)),
             ratings={score: _padded(rows) for score, rows in self._ratings.items()},
+            fields=self._fields,
         )
+
+
+def baseline(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The one that the others are compared with: the first of a policy, the first where there is none."""
+    return next((evaluation for evaluation in evaluations if not evaluation.reference), evaluations[0])
 
 
 def patient_turns(messages: list[Message]) -> int:

@@ -8,7 +8,7 @@ from tuner.learn_to_ask.core.records import GradedTask
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
 from tuner.learn_to_ask.jsonl import LineError, parse_line
-from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
+from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, baseline, names_or_unknown
 
 _RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
 
@@ -67,7 +67,7 @@ def check_comparable(
     """Makes sure that differences between evaluations come from the policies.
 
     Args:
-        evaluations: The first is compared with every other.
+        evaluations: The first of a policy is compared with every other.
         allow_different_graders: Whether different graders are no reason to refuse. A grader that a file does not
             name counts as different from one that is named, for nobody can tell; two unnamed ones do not.
         allow_different_sampling: The same for how the policies were sampled.
@@ -76,7 +76,8 @@ def check_comparable(
         UserError: When two evaluations share no sample, or differ in their domain, in the task behind a `cid`, in
             their grader or in their sampling.
     """
-    first, *others = evaluations
+    first = baseline(evaluations)
+    others = [evaluation for evaluation in evaluations if evaluation is not first]
     first_samples = {sample.cid: sample for sample in first.samples}
     for other in others:
         if first.domain != other.domain:
@@ -101,7 +102,8 @@ def check_comparable(
                 f"{names_or_unknown(first.graders)}; grade both with the same grader, or pass "
                 "--allow_different_graders to compare them all the same"
             )
-        if len({*first.samplings, *other.samplings}) > 1 and not allow_different_sampling:
+        sampled_alike = other.reference or len({*first.samplings, *other.samplings}) == 1
+        if not sampled_alike and not allow_different_sampling:
             raise UserError(
                 f"{other.path}:1: sampled with {names_or_unknown(other.samplings)}, but {first.path}:1 with "
                 f"{names_or_unknown(first.samplings)}; roll both out alike, or pass --allow_different_sampling to "
