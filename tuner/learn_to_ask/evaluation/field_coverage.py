@@ -29,7 +29,7 @@ def asked_items(items: Sequence[str], message: str) -> list[int]:
         message: Of a policy that went on asking.
     """
     about = facts_about([_words(item) for item in items], words_of(message, COMMON_WORDS))
-    return about[: max(1, count_questions(message))]
+    return about if len(about) < 2 else about[: max(1, count_questions(message))]
 
 
 def shares_asked(items: Sequence[str], asked: Sequence[int]) -> dict[str, float]:

@@ -23,7 +23,7 @@ def main() -> int:
         nargs="+",
         type=Path,
         metavar="EVAL.jsonl",
-        help="evaluation files of step 3; the first is the one that every other is compared with",
+        help="evaluation files of step 3; the first of a policy is the one that every other is compared with",
     )
     parser.add_argument("--names", nargs="+", help="what the report calls them; default: from the names of the files")
     parser.add_argument("--output_dir", type=Path, help="gets the report; default: the folder of the last file")
