@@ -112,6 +112,29 @@ def test_it_needs_no_grader():
     assert found.coverage.full_content == 0
 
 
+SAID = ["i feel ill", "how high did your temperature get?", "up to 39 degrees", "any cough?", "a dry one"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_what_the_later_samples_of_a_session_hold_tells_what_a_question_is_about(tmp_path, order):
+    said = [{"role": "assistant" if turn % 2 else "user", "content": text} for turn, text in enumerate(SAID)]
+    info = "symptom severity: 39 degrees, symptom: dry cough"
+    question = asks(1.0, 1.0, "What is your temperature?")
+    records = [
+        record("1_0", "continue", question, question, messages=said[:1], info_truth=info),
+        record("1_2", "continue", question, messages=said[:3], info_truth="symptom: dry cough"),
+        record("1_4", "stop", RIGHT_STOP, messages=said),
+    ]
+    cut = record("2_0", "continue", question, messages=said[:1], info_truth=info)
+    paths = files(tmp_path, base=[*(records[place] for place in order), cut])
+
+    [found] = write_report(paths, names=["base"], output_dir=tmp_path).evaluations
+
+    # Both rollouts of 1_0 ask for the severity; of 2_0 nobody knows what was said, and 1_2 is about something else.
+    assert fields(found) == {"symptom severity": (2, 2, pytest.approx(2 / 3)), "symptom": (3, 3, 0.0)}
+    assert (found.coverage.full_content, found.coverage.full_content_unmatched) == (4, 2)
+
+
 @pytest.mark.parametrize(
     ("info", "expected"),
     [

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
+from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import count_questions
-from tuner.learn_to_ask.evaluation.patient import facts_about
+from tuner.learn_to_ask.evaluation.patient import facts_about, facts_of
 
 NO_FIELD = "(no field)"
 
@@ -17,18 +17,31 @@ def field_of(item: str) -> str:
     return " ".join(field.lower().replace("_", " ").split()) if colon and field.strip() else NO_FIELD
 
 
-def asked_items(items: Sequence[str], message: str) -> list[int]:
-    """Positions of the items that a message asks for.
-
-    The rule is that of the user of a whole interview, see `patient.facts_about`, with nothing but the items' own words
-    to go by: at most one item for each question, the one that shares most. It misses a question that shares no word
-    with its item, such as "how high is it?" for "severity: 39".
+def item_words(
+    items: Sequence[str], context: Sequence[Message], dialogue: Sequence[Message], *, excluded: str = ""
+) -> list[frozenset[str]]:
+    """For each item the stems by which a question is about it, see `patient.facts_of`.
 
     Args:
-        items: `field: value`.
+        items: `field: value`, the reference information of a sample.
+        context: Of the sample.
+        dialogue: The longest context of its session, in which what followed is known; of another dialogue nothing is.
+        excluded: What never counts as information in the domain, in words, `""` where it is not known.
+    """
+    future = dialogue[len(context) :] if list(dialogue[: len(context)]) == list(context) else ()
+    return facts_of(items, context, future, excluded=excluded)[1]
+
+
+def asked_items(words: Sequence[frozenset[str]], message: str) -> list[int]:
+    """Positions of the items that a message asks for, by the rule of the user of a whole interview.
+
+    At most one item for each question, the one that shares most.
+
+    Args:
+        words: Of the items, see `item_words`.
         message: Of a policy that went on asking.
     """
-    about = facts_about([_words(item) for item in items], words_of(message, COMMON_WORDS))
+    about = facts_about(words, words_of(message, COMMON_WORDS))
     return about if len(about) < 2 else about[: max(1, count_questions(message))]
 
 
@@ -42,9 +55,3 @@ def shares_asked(items: Sequence[str], asked: Sequence[int]) -> dict[str, float]
     there = Counter(map(field_of, items))
     hit = Counter(field_of(items[place]) for place in set(asked))
     return {field: hit[field] / count for field, count in there.items()}
-
-
-@lru_cache(maxsize=4096)
-def _words(item: str) -> frozenset[str]:
-    """The telling words of an item; the same ones come again in every sample of a session."""
-    return words_of(item, COMMON_WORDS)

@@ -55,17 +55,10 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         sample: The first of the session; its `info_set` holds at least one item.
         domain: Its fields of information and the answer to what is not known.
     """
-    items = items_of(sample)
-    found = places(items, exchanges(sample.remaining_chat), excluded=domain.information.excluded)
-    answered = Counter(exchange for exchange in found if exchange)
+    facts, words = facts_of(
+        items_of(sample), sample.messages, sample.remaining_chat, excluded=domain.information.excluded
+    )
     opening = [message["content"] for message in sample.messages if message["role"] == "user"]
-    told = words_of(" ".join(opening), COMMON_WORDS)
-    facts, words = [], []
-    for item, exchange in zip(items, found, strict=True):
-        own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
-        facts.append(Fact(item=item, said=own or value_of(item)))
-        logged = f"{exchange.question} {own}" if exchange and own else ""
-        words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
     return Patient(
         opening=tuple(sample.messages),
         facts=tuple(facts),
@@ -73,6 +66,32 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         opening_words=tuple((said, words_of(said, COMMON_WORDS)) for said in opening),
         domain=domain,
     )
+
+
+def facts_of(
+    items: Sequence[str], context: Sequence[Message], future: Sequence[Message], *, excluded: str
+) -> tuple[list[Fact], list[frozenset[str]]]:
+    """What can be found out, and for each the stems by which a question is about it.
+
+    Those are the words of the item, of what the user said, and of the logged question that this answered, without what
+    the user had told before.
+
+    Args:
+        items: `field: value`, extracted from the future.
+        context: The dialogue so far.
+        future: What followed, as far as it is known.
+        excluded: What never counts as information, in words.
+    """
+    found = places(items, exchanges(future), excluded=excluded)
+    answered = Counter(exchange for exchange in found if exchange)
+    told = words_of(" ".join(message["content"] for message in context if message["role"] == "user"), COMMON_WORDS)
+    facts, words = [], []
+    for item, exchange in zip(items, found, strict=True):
+        own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
+        facts.append(Fact(item=item, said=own or value_of(item)))
+        logged = f"{exchange.question} {own}" if exchange and own else ""
+        words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
+    return facts, words
 
 
 def notes(patient: Patient) -> list[str]:

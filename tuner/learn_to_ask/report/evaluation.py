@@ -94,7 +94,6 @@ class EvaluationBuilder:
 
     samples: list[EvaluatedSample] = field(default_factory=list)
     domain: RecordDomain | None = None
-    _fields: FieldColumns = field(default_factory=FieldColumns)
     _policies: set[str] = field(default_factory=set)
     _graders: set[str] = field(default_factory=set)
     _samplings: set[str] = field(default_factory=set)
@@ -120,7 +119,6 @@ class EvaluationBuilder:
             if regrades:
                 for score, rows in self._ratings.items():
                     rows.append([_number(getattr(one, score)) for one in (grade, *regrades)])
-        self._fields.add(record, len(self.samples))
         self.domain = record.domain
         self._policies.add(record.policy)
         self._graders.add(record.grader)
@@ -140,8 +138,8 @@ class EvaluationBuilder:
             )
         )
 
-    def build(self, *, name: str, path: str) -> Evaluation:
-        """All that was taken, as columns."""
+    def build(self, *, name: str, path: str, fields: FieldColumns) -> Evaluation:
+        """All that was taken, as columns, and which fields the rollouts ask for."""
         return Evaluation(
             name=name,
             path=path,
@@ -154,7 +152,7 @@ class EvaluationBuilder:
             stopped=np.array(self._stopped, dtype=np.bool_),
             values=np.array(self._values).reshape(-1, len(METRICS)),
             ratings={score: _padded(rows) for score, rows in self._ratings.items()},
-            fields=self._fields,
+            fields=fields,
         )
 
 

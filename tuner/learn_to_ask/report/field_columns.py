@@ -1,12 +1,13 @@
 """The columns behind coverage by field: what each sample of an evaluation adds to each field."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tuner.learn_to_ask.core.labels import items_of_truth
-from tuner.learn_to_ask.core.records import GradedTask
+from tuner.learn_to_ask.core.records import GradedTask, Message
 from tuner.learn_to_ask.core.reward import decision
-from tuner.learn_to_ask.evaluation.field_coverage import asked_items, field_of, shares_asked
+from tuner.learn_to_ask.evaluation.field_coverage import asked_items, field_of, item_words, shares_asked
 
 
 def _numbers() -> "array[int]":
@@ -17,7 +18,10 @@ def _numbers() -> "array[int]":
 class FieldColumns:
     """One entry for each field of each sample to continue from; takes records one by one and forgets their texts.
 
+    Records come by session, because what was said after a sample stands in the later ones.
+
     Attributes:
+        excluded: What never counts as information in the domain, in words.
         names: Field -> its number.
         sample: For each entry the position of its sample.
         number: That of its field.
@@ -27,6 +31,7 @@ class FieldColumns:
         unmatched: Those of them that share no word with any item.
     """
 
+    excluded: str = ""
     names: dict[str, int] = field(default_factory=dict)
     sample: "array[int]" = field(default_factory=_numbers)
     number: "array[int]" = field(default_factory=_numbers)
@@ -35,21 +40,23 @@ class FieldColumns:
     full: int = 0
     unmatched: int = 0
 
-    def add(self, record: GradedTask, position: int) -> None:
+    def add(self, record: GradedTask, position: int, dialogue: Sequence[Message]) -> None:
         """Takes the next record.
 
         Args:
             record: Of an evaluation.
             position: Of its sample.
+            dialogue: The longest context of its session.
         """
         items = list(dict.fromkeys(items_of_truth(record.info_truth)))
         if record.decision_truth == "stop" or not items:
             return
+        words = item_words(items, record.messages, dialogue, excluded=self.excluded)
         sums = dict.fromkeys(map(field_of, items), 0.0)
         for rollout, grade in zip(record.rollouts, record.grades, strict=True):
             if decision(rollout, record.domain.stop_token) == "stop":
                 continue
-            asked = asked_items(items, rollout)
+            asked = asked_items(words, rollout)
             for name, share in shares_asked(items, asked).items():
                 sums[name] += share
             if grade.content_score == 1.0:

@@ -1,20 +1,29 @@
 """Reads evaluation files and refuses those that are damaged, unfinished, or do not go together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tuner.learn_to_ask.cli import progress
-from tuner.learn_to_ask.core.records import GradedTask
+from tuner.learn_to_ask.core.records import GradedTask, RecordDomain
+from tuner.learn_to_ask.domains import load_domain, shipped
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
 from tuner.learn_to_ask.jsonl import LineError, parse_line
-from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, baseline, names_or_unknown
+from tuner.learn_to_ask.report.evaluation import (
+    EvaluatedSample,
+    Evaluation,
+    EvaluationBuilder,
+    baseline,
+    names_or_unknown,
+)
+from tuner.learn_to_ask.report.field_columns import FieldColumns
 
 _RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
 
 
 def read_evaluation(path: Path, *, name: str) -> Evaluation:
-    """Reads an evaluation file, one line in memory at a time.
+    """Reads an evaluation file, one line in memory at a time, and once more by session.
 
     Args:
         path: Written by step 3.
@@ -51,14 +60,61 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
         builder.add(record, line=number, offset=offset)
     if not builder.samples:
         raise UserError(f"{path}: holds no sample; {_RESUME}")
-    return builder.build(name=name, path=str(path))
+    with path.open("rb") as file:
+        fields = collect_fields(
+            progress(
+                by_session(builder.samples), title=f"reading the questions of {name}", total=None, unit="sessions"
+            ),
+            lambda position: _record_at(file, builder.samples[position].offset),
+            excluded=_excluded(builder.domain),
+        )
+    return builder.build(name=name, path=str(path), fields=fields)
+
+
+def _excluded(domain: RecordDomain | None) -> str:
+    """What never counts as information, of a domain that comes with the package; of others the file does not tell."""
+    return load_domain(domain.name).information.excluded if domain and domain.name in shipped() else ""
+
+
+def by_session(samples: Sequence[EvaluatedSample]) -> Iterator[list[int]]:
+    """For each session the positions of its samples, the longest context first."""
+    members: dict[str, list[int]] = {}
+    for position, sample in enumerate(samples):
+        members.setdefault(sample.session_id, []).append(position)
+    for positions in members.values():
+        yield sorted(positions, key=lambda position: -samples[position].depth)
+
+
+def collect_fields(
+    sessions: Iterable[Sequence[int]], read: Callable[[int], GradedTask], *, excluded: str = ""
+) -> FieldColumns:
+    """Which fields rollouts ask for, two records in memory at a time.
+
+    Args:
+        sessions: Of `by_session`.
+        read: Gives the record of the sample at a position.
+        excluded: What never counts as information in the domain, in words.
+    """
+    columns = FieldColumns(excluded=excluded)
+    for longest, *others in sessions:
+        record = read(longest)
+        dialogue = record.messages
+        columns.add(record, longest, dialogue)
+        for position in others:
+            columns.add(read(position), position, dialogue)
+    return columns
 
 
 def read_record(path: Path, offset: int) -> GradedTask:
     """The record that starts at some byte of a file already read."""
     with path.open("rb") as file:
-        file.seek(offset)
-        return parse_line(file.readline(), GradedTask)
+        return _record_at(file, offset)
+
+
+def _record_at(file: BinaryIO, offset: int) -> GradedTask:
+    """The record that starts at some byte of an open file."""
+    file.seek(offset)
+    return parse_line(file.readline(), GradedTask)
 
 
 def check_comparable(

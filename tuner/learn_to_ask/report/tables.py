@@ -212,10 +212,10 @@ def _coverage(report: Report) -> Table:
     ]
     notes = [
         "The share of a sample's items of each field that a rollout asks for, by shared words, no grader: a question "
-        "is about the item with which it shares most telling words, a message asks for no more items than it has "
-        "questions, and one that stops for none. So several items left mean small shares, and comparing fields or "
-        "evaluations says more than one figure.",
-        "Words miss questions that share none with their item. Of the questions with full content score they find "
+        "is about the item with which it shares most telling words, those of the logged question and answer counted "
+        "where the file holds them. A message asks for no more items than it has questions, and one that stops for "
+        "none, so several items left mean small shares: compare evaluations.",
+        "Words miss some questions. Of the questions with full content score they find "
         f"no item in: {', '.join(matched)}.",
     ]
     header = ["field", "samples", "items", *(one.name for one in report.evaluations)]
