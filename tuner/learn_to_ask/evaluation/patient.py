@@ -14,7 +14,13 @@ from tuner.learn_to_ask.core.records import Fact, Message, Sample, Turn
 from tuner.learn_to_ask.core.segmentation import runs, turn_indices
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
-from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, said_alone, value_of
+from tuner.learn_to_ask.evaluation.logged_answers import (
+    exchanges,
+    places,
+    said_alone,
+    telling_words,
+    value_of,
+)
 
 _ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
 
@@ -84,13 +90,14 @@ def facts_of(
     """
     found = places(items, exchanges(future), excluded=excluded)
     answered = Counter(exchange for exchange in found if exchange)
-    told = words_of(" ".join(message["content"] for message in context if message["role"] == "user"), COMMON_WORDS)
+    said_before = (telling_words(message["content"]) for message in context if message["role"] == "user")
+    told = frozenset[str]().union(*said_before)
     facts, words = [], []
     for item, exchange in zip(items, found, strict=True):
         own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
         facts.append(Fact(item=item, said=own or value_of(item)))
         logged = f"{exchange.question} {own}" if exchange and own else ""
-        words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
+        words.append(telling_words(item) | (telling_words(logged) - told))
     return facts, words
 
 
