@@ -66,7 +66,7 @@ def test_what_rollouts_add_by_hand():
     none = np.nan
     assert values["turns_too_early"] == pytest.approx([2, none, none, none, none], nan_ok=True)
     assert values["turns_early"] == pytest.approx([2, 0, none, none, none], nan_ok=True)
-    assert values["gone_on"] == pytest.approx([none, 0, none, none, 1], nan_ok=True)
+    assert values["late"] == pytest.approx([none, 0, none, none, 1], nan_ok=True)
     assert early_counts(turns, stopped) == {0: 1, 2: 1}
 
 

@@ -49,8 +49,8 @@ def test_the_hand_checked_evaluation_stops_this_many_turns_early():
 
     # Stops where asking was right: 1_2 once, 1 turn early (turns 2 and 3); 3_0 twice, 1 turn; 6_0 once, end unknown.
     # In time: 1_4 twice, 2_2 once, 4_3 twice, 5_4 once. Asked where the log stops: 2_2, 5_4 once each, 3_2 twice.
-    assert (found.early, found.end_unknown, found.gone_on) == ({0: 6, 1: 3}, 1, 4)
-    assert means(found.metrics) == pytest.approx({"turns_too_early": 1.0, "turns_early": 3 / 9, "gone_on": 4 / 10})
+    assert (found.early, found.end_unknown, found.late) == ({0: 6, 1: 3}, 1, 4)
+    assert means(found.metrics) == pytest.approx({"turns_too_early": 1.0, "turns_early": 3 / 9, "late": 4 / 10})
     assert list(found.metrics) == list(STOP_METRICS)
 
 
@@ -66,7 +66,7 @@ def test_stops_two_and_three_turns_early_by_hand():
 
     assert found.early == {0: 3, 1: 2, 2: 2, 3: 1}
     assert means(found.metrics) == pytest.approx({
-        "turns_too_early": (3 + 2 + 4) / 5, "turns_early": 9 / 8, "gone_on": 1 / 4,
+        "turns_too_early": (3 + 2 + 4) / 5, "turns_early": 9 / 8, "late": 1 / 4,
     })  # fmt: skip
     assert found.metrics["turns_early"].sessions == 2
     text = to_markdown(analyse([evaluation(records)]))
@@ -133,6 +133,23 @@ def test_what_the_later_samples_of_a_session_hold_tells_what_a_question_is_about
     # Both rollouts of 1_0 ask for the severity; of 2_0 nobody knows what was said, and 1_2 is about something else.
     assert fields(found) == {"symptom severity": (2, 2, pytest.approx(2 / 3)), "symptom": (3, 3, 0.0)}
     assert (found.coverage.full_content, found.coverage.full_content_unmatched) == (4, 2)
+
+
+@pytest.mark.parametrize(("name", "share"), [("medical_en", 1.0), ("of my own", 0.0)])
+def test_a_domain_that_comes_with_the_package_says_what_is_no_information(tmp_path, name, share):
+    texts = ["i feel ill", "any drug allergies?", "no allergies", "how strong is it at its peak?", "so so, in between"]
+    said = [{"role": "assistant" if turn % 2 else "user", "content": text} for turn, text in enumerate(texts)]
+    domain = {"name": name, "stop_token": STOP, "user": "patient", "assistant": "doctor"}
+    question = asks(1.0, 1.0, "How strong is it?")
+    records = [
+        record("1_0", "continue", question, messages=said[:1], info_truth="symptom severity: moderate", domain=domain),
+        record("1_4", "stop", RIGHT_STOP, messages=said, domain=domain),
+    ]
+
+    [found] = write_report(files(tmp_path, base=records), names=["base"], output_dir=tmp_path).evaluations
+
+    # The item is told by elimination, which takes knowing that allergies are none.
+    assert fields(found) == {"symptom severity": (1, 1, share)}
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ STOP_METRICS = {
     "turns_early": StopMetric(
         "Turns early, all stops", "the same with 0 for a stop where the log stops, 0 or more; over all stops"
     ),
-    "gone_on": StopMetric(
-        "Gone on too long",
-        "the share of rollouts that ask where the log stops, 0 to 1; late by 1 turn or more, how many no log can tell",
+    "late": StopMetric(
+        "Late",
+        "the share of rollouts that ask where the log stops, 0 to 1: late by 1 turn or more, how many no log can tell",
     ),
 }
 

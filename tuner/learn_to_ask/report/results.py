@@ -44,13 +44,13 @@ class StopTiming:
         metrics: Key of `STOP_METRICS` -> mean over the rollouts that it is about.
         early: Turns too early, 0 for in time -> how many stops.
         end_unknown: Stops where asking is right, in sessions without a later sample where the log stops; in no mean.
-        gone_on: Rollouts that asked where the log stops.
+        late: Rollouts that asked where the log stops.
     """
 
     metrics: dict[str, Estimate]
     early: dict[int, int]
     end_unknown: int
-    gone_on: int
+    late: int
 
 
 @dataclass(frozen=True, slots=True)

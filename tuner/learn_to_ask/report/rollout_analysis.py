@@ -40,7 +40,7 @@ def stop_timing(evaluation: Evaluation, sessions: Mapping[str, int]) -> StopTimi
         metrics=dict(zip(STOP_METRICS, estimate_means(totals), strict=True)),
         early=early_counts(of_rollout, evaluation.stopped),
         end_unknown=int((evaluation.stopped & np.isnan(of_rollout)).sum()),
-        gone_on=int((~evaluation.stopped & (of_rollout == 0)).sum()),
+        late=int((~evaluation.stopped & (of_rollout == 0)).sum()),
     )
 
 
