@@ -331,5 +331,5 @@ def test_all_three_files_hold_the_new_figures(tmp_path):
     assert found["best_of"]["rewards"][1]["value"] == pytest.approx(31 / 11)
     assert [group["label"] for group in found["coverage"]["fields"]] == ["symptom"]
     markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
-    for title in ("When it stops", "Asked for, by field", "Best of k"):
+    for title in ("When it stops", "Asked for, by field (shared words, no grader)", "Best of k"):
         assert f"## {title}\n" in markdown and f">{title}</h2>" in page

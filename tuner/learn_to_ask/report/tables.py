@@ -219,7 +219,7 @@ def _coverage(report: Report) -> Table:
         f"no item in: {', '.join(matched)}.",
     ]
     header = ["field", "samples", "items", *(one.name for one in report.evaluations)]
-    return Table("fields", "Asked for, by field", notes, header, rows)
+    return Table("fields", "Asked for, by field (shared words, no grader)", notes, header, rows)
 
 
 def _best_of(report: Report) -> Table:
