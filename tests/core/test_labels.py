@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from medical import parse_info_set
 
-from tuner.learn_to_ask.core.labels import decision_truth, info_truth, to_task
+from tuner.learn_to_ask.core.labels import decision_truth, info_truth, items_of_truth, to_task
 from tuner.learn_to_ask.core.records import Sample
 
 INFO_FIELDS = {"symptom", "nature", "quality", "location", "severity", "trigger"}
@@ -236,3 +236,23 @@ def test_whatever_the_answer_only_clinical_attributes_come_out(answer):
 def test_a_well_formed_answer_comes_back_as_it_is(values):
     items = [f"symptom: {value}" for value in values]
     assert parse_info_set(json.dumps(items)) == items
+
+
+WORDS = st.text("abc ,-39咳嗽", min_size=1).map(str.strip).filter(lambda text: text.strip(" ,"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["symptom", "symptom nature", "症状"]), WORDS).map(": ".join)))
+def test_the_reference_information_is_split_into_the_items_it_was_joined_from(items):
+    assert items_of_truth(info_truth(items)) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("symptom: red, itchy eye, severity: 4-5 times", ["symptom: red, itchy eye", "severity: 4-5 times"]),
+        ("cough, fever", ["cough, fever"]),
+        (" ", []),
+    ],
+)
+def test_reference_information_in_odd_forms_is_split_at_its_fields(text, items):
+    assert items_of_truth(text) == items

@@ -4,6 +4,7 @@ import json
 
 from tuner.learn_to_ask.core.records import GradedTask
 from tuner.learn_to_ask.report.evaluation import EvaluationBuilder
+from tuner.learn_to_ask.report.reading import by_session, collect_fields
 
 STOP = "<stop />"
 FAILED = {"think": "", "action_score": 1.0, "format_score": None, "content_score": None}
@@ -49,9 +50,11 @@ def write(path, records):
 def evaluation(records, name="base"):
     """As it is read from a file."""
     builder = EvaluationBuilder()
-    for line, one in enumerate(records, start=1):
-        builder.add(GradedTask.model_validate(one), line=line, offset=0)
-    return builder.build(name=name, path=f"{name}.jsonl")
+    tasks = [GradedTask.model_validate(one) for one in records]
+    for line, task in enumerate(tasks, start=1):
+        builder.add(task, line=line, offset=0)
+    fields = collect_fields(by_session(builder.samples), tasks.__getitem__)
+    return builder.build(name=name, path=f"{name}.jsonl", fields=fields)
 
 
 RIGHT_STOP = (STOP, grade(1.0, 1.0, think=""))

@@ -14,6 +14,7 @@ from tuner.learn_to_ask.core.responses import strip_reasoning
 _QUOTES = str.maketrans("“”‘’，［］｛｝", "\"\"'',[]{}")
 _END_OF_ITEM = re.compile(r"[\"'”’](?=\s*(?:[,\]}]|\Z))")
 _NESTED = re.compile(r"\[(?=\s*\[)|\](?=\s*\])")
+_NEXT_ITEM = re.compile(r", (?=[^\W\d_][^,:]*: )")
 _LISTED = re.compile(r"^\s*(?:[-*•·]|\d{1,3}[.)、])?\s*\**([^:：\n]{1,40})[:：]\**\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -25,6 +26,11 @@ def decision_truth(future: Sequence[Message]) -> Decision:
 def info_truth(info_set: Sequence[str] | None) -> str:
     """The extracted items joined by `", "`; `""` when there are none or extraction failed."""
     return ", ".join(info_set or ())
+
+
+def items_of_truth(text: str) -> list[str]:
+    """Splits `info_truth` back into its items; values may hold commas of their own."""
+    return [item for item in _NEXT_ITEM.split(text.strip()) if item]
 
 
 def foreign_fields(info_set: Sequence[str], information: Information) -> list[str]:

@@ -45,6 +45,7 @@ from tuner.learn_to_ask.engines.select import (
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLISHED_GRADER_SAMPLING, evaluate
 from tuner.learn_to_ask.evaluation.hold_interviews import MAX_TURNS, TRAIN_MODE, hold_interviews
+from tuner.learn_to_ask.evaluation.logged_reference import check_reference, grade_reference, reference_files
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
@@ -95,6 +96,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_turns", type=positive_int, default=MAX_TURNS, help="questions after which an interview is broken off"
     )
+    parser.add_argument(
+        "--grade_reference",
+        action="store_true",
+        help="let the grader also grade the logged expert's own next messages, into reference_… beside the two files",
+    )
     parser.add_argument("--train_mode", choices=TRAIN_MODES, default="Ra+Rs", help="picks the policy's system prompt")
     policy_presets = {"published": ROLLOUT_SAMPLING, "trained": TRAINED_SAMPLING}
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=policy_presets)
@@ -108,7 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads the flags, rolls out and grades."""
+    """Reads the flags, rolls out and grades; long, because it hands many flags on."""
     arguments = make_parser().parse_args()
     if arguments.interviews and arguments.train_mode != TRAIN_MODE:
         raise UserError(f"--interviews: needs the prompt that says when to stop, --train_mode {TRAIN_MODE}")
@@ -137,6 +143,17 @@ def main() -> int:
         "rollout_mode": arguments.rollout_mode,
         "strict": arguments.strict,
     }
+    reference = reference_files(arguments.rollout_file_path, arguments.eval_file_path)
+    if arguments.grade_reference:
+        check_reference(
+            arguments.test_file_path,
+            *reference,
+            domain=domain,
+            grade_repeat=arguments.grade_repeat,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+        )
+
     codes = [_interviews(arguments, policy)] if arguments.interviews else []
     roll = partial(
         roll_out,
@@ -157,6 +174,8 @@ def main() -> int:
         grade_repeat=arguments.grade_repeat,
     )
     codes += run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
+    if arguments.grade_reference:
+        codes.append(grade_reference(grade, arguments.test_file_path, *reference, domain=domain))
     return max(codes)
 
 

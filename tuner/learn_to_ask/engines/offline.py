@@ -6,13 +6,13 @@ the whole pipeline can be run, tested and understood on a laptop.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial, update_wrapper
 
 from tuner.learn_to_ask import prompt
 from tuner.learn_to_ask.core.domain import Domain
+from tuner.learn_to_ask.core.labels import items_of_truth
 from tuner.learn_to_ask.core.words import words_of
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling, as_asked
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
@@ -116,7 +116,7 @@ def grade_answer(messages: list[dict[str, str]], domain: Domain) -> str:
     question = messages[-1]["content"].splitlines()[-1].removeprefix(f"{domain.speakers.assistant}: ")
     questions = count_questions(question)
     format_score = {1: 1.0, 2: 0.5}.get(questions, 0.0)
-    items = _reference_items(reference) if asks(question) else []
+    items = items_of_truth(reference) if asks(question) else []
     content_score = max((_item_score(question, item, _index_of(domain)) for item in items), default=0.0)
     return (
         f"<think>{questions} questions; the closest item of the reference scores {content_score}.</think>\n"
@@ -143,11 +143,6 @@ def judge_answer(messages: list[dict[str, str]], domain: Domain) -> str:
     answered = sum(place < last_reaction for place in asked)
     score = 0.5 if 0 < answered < len(asked) or not asked else float(answered > 0)
     return f"<think>{answered} of {len(asked)} questions are answered.</think>\n<teaches>{score}</teaches>"
-
-
-def _reference_items(reference: str) -> list[str]:
-    """Splits `info_truth` back into its items; values may hold commas of their own."""
-    return [item for item in re.split(r", (?=[^\W\d_][^,:]*: )", reference.strip()) if item]
 
 
 def _item_score(question: str, item: str, index: "_Index") -> float:

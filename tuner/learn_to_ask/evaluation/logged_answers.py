@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tuner.learn_to_ask.core.records import Message
 from tuner.learn_to_ask.core.segmentation import runs
@@ -61,16 +62,15 @@ def places(items: Sequence[str], spoken: Sequence[Exchange], *, excluded: str) -
 
 def _may_tell(exchange: Exchange, never: frozenset[str]) -> bool:
     """Whether an answer says something, unlike "thank you", to a question about what may count."""
-    asked, said = (words_of(text, COMMON_WORDS) for text in (exchange.question, exchange.answer))
+    asked, said = (telling_words(text) for text in (exchange.question, exchange.answer))
     return bool(exchange.question and said and not asked & never)
 
 
 def _closest(item: str, spoken: Sequence[Exchange]) -> int | None:
     """The exchange that shares most words with an item, those of the answer counted twice."""
-    value = words_of(value_of(item), COMMON_WORDS)
+    value = telling_words(value_of(item))
     shared = [
-        2 * len(value & words_of(each.answer, COMMON_WORDS)) + len(value & words_of(each.question, COMMON_WORDS))
-        for each in spoken
+        2 * len(value & telling_words(each.answer)) + len(value & telling_words(each.question)) for each in spoken
     ]
     return shared.index(max(shared)) if max(shared, default=0) else None
 
@@ -79,9 +79,9 @@ def said_alone(item: str, exchange: Exchange | None, *, shared: bool) -> str:
     """The user's own words for one item, without those for another; `""` where they cannot be told apart."""
     if exchange is None or not shared:
         return exchange.answer.strip() if exchange else ""
-    value = words_of(value_of(item), COMMON_WORDS)
+    value = telling_words(value_of(item))
     clauses = [clause.strip() for clause in _CLAUSES.split(exchange.answer) if clause.strip()]
-    fitting = [clause for clause in clauses if value & words_of(clause, COMMON_WORDS)]
+    fitting = [clause for clause in clauses if value & telling_words(clause)]
     return fitting[0] if len(fitting) == 1 and len(clauses) > 1 else ""
 
 
@@ -89,3 +89,9 @@ def value_of(item: str) -> str:
     """An item without its field."""
     field, colon, value = item.partition(":")
     return value.strip() if colon and value.strip() else field.strip()
+
+
+@lru_cache(maxsize=512)
+def telling_words(text: str) -> frozenset[str]:
+    """The telling words of a text; the same ones come again for every item and sample of a session."""
+    return words_of(text, COMMON_WORDS)

@@ -14,7 +14,13 @@ from tuner.learn_to_ask.core.records import Fact, Message, Sample, Turn
 from tuner.learn_to_ask.core.segmentation import runs, turn_indices
 from tuner.learn_to_ask.core.words import COMMON_WORDS, words_of
 from tuner.learn_to_ask.engines.question_rules import asks, count_questions
-from tuner.learn_to_ask.evaluation.logged_answers import exchanges, places, said_alone, value_of
+from tuner.learn_to_ask.evaluation.logged_answers import (
+    exchanges,
+    places,
+    said_alone,
+    telling_words,
+    value_of,
+)
 
 _ENOUGH = 0.5  # of a word that is only the fact's own; a word of two facts is half of one
 
@@ -55,17 +61,10 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         sample: The first of the session; its `info_set` holds at least one item.
         domain: Its fields of information and the answer to what is not known.
     """
-    items = items_of(sample)
-    found = places(items, exchanges(sample.remaining_chat), excluded=domain.information.excluded)
-    answered = Counter(exchange for exchange in found if exchange)
+    facts, words = facts_of(
+        items_of(sample), sample.messages, sample.remaining_chat, excluded=domain.information.excluded
+    )
     opening = [message["content"] for message in sample.messages if message["role"] == "user"]
-    told = words_of(" ".join(opening), COMMON_WORDS)
-    facts, words = [], []
-    for item, exchange in zip(items, found, strict=True):
-        own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
-        facts.append(Fact(item=item, said=own or value_of(item)))
-        logged = f"{exchange.question} {own}" if exchange and own else ""
-        words.append(words_of(item, COMMON_WORDS) | (words_of(logged, COMMON_WORDS) - told))
     return Patient(
         opening=tuple(sample.messages),
         facts=tuple(facts),
@@ -73,6 +72,33 @@ def make_patient(sample: Sample, domain: Domain) -> Patient:
         opening_words=tuple((said, words_of(said, COMMON_WORDS)) for said in opening),
         domain=domain,
     )
+
+
+def facts_of(
+    items: Sequence[str], context: Sequence[Message], future: Sequence[Message], *, excluded: str
+) -> tuple[list[Fact], list[frozenset[str]]]:
+    """What can be found out, and for each the stems by which a question is about it.
+
+    Those are the words of the item, of what the user said, and of the logged question that this answered, without what
+    the user had told before.
+
+    Args:
+        items: `field: value`, extracted from the future.
+        context: The dialogue so far.
+        future: What followed, as far as it is known.
+        excluded: What never counts as information, in words.
+    """
+    found = places(items, exchanges(future), excluded=excluded)
+    answered = Counter(exchange for exchange in found if exchange)
+    said_before = (telling_words(message["content"]) for message in context if message["role"] == "user")
+    told = frozenset[str]().union(*said_before)
+    facts, words = [], []
+    for item, exchange in zip(items, found, strict=True):
+        own = said_alone(item, exchange, shared=exchange is not None and answered[exchange] > 1)
+        facts.append(Fact(item=item, said=own or value_of(item)))
+        logged = f"{exchange.question} {own}" if exchange and own else ""
+        words.append(telling_words(item) | (telling_words(logged) - told))
+    return facts, words
 
 
 def notes(patient: Patient) -> list[str]:
@@ -110,18 +136,28 @@ def tell(patient: Patient, question: str, about: Sequence[int]) -> Turn:
 
 
 def _notes_about(patient: Patient, question: str, known: Set[int]) -> list[int]:
-    """What a question is about, the closest first.
-
-    A word of a question counts for a fact by how few facts have it; at least half of a word has to count. The opening
-    has to hold half of the question.
-    """
+    """What a question is about, the closest first; the opening has to hold half of the question."""
     asked = words_of(question, COMMON_WORDS)
-    users = Counter(word for words in patient.words for word in words)
-    scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in patient.words]
-    about = [fact for fact, score in enumerate(scores) if score >= _ENOUGH]
-    about.sort(key=lambda fact: (-scores[fact], fact in known, fact))
     openings = enumerate(patient.opening_words, start=len(patient.facts))
-    return about + [note for note, (_, words) in openings if 2 * len(asked & words) >= len(asked) > 0]
+    return facts_about(patient.words, asked, known) + [
+        note for note, (_, words) in openings if 2 * len(asked & words) >= len(asked) > 0
+    ]
+
+
+def facts_about(facts: Sequence[frozenset[str]], asked: frozenset[str], known: Set[int] = frozenset()) -> list[int]:
+    """Positions of the facts that a question is about, the closest first.
+
+    A word of a question counts for a fact by how few facts have it; at least half of a word has to count.
+
+    Args:
+        facts: For each the stems of its telling words.
+        asked: Those of the question.
+        known: Facts that come after others which fit as well.
+    """
+    users = Counter(word for words in facts for word in words)
+    scores = [round(fsum(1 / users[word] for word in asked & words), 9) for words in facts]
+    about = [fact for fact, score in enumerate(scores) if score >= _ENOUGH]
+    return sorted(about, key=lambda fact: (-scores[fact], fact in known, fact))
 
 
 def logged_messages(future: Sequence[Message], domain: Domain) -> tuple[list[str], str | None]:

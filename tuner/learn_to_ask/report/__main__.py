@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="EVAL.jsonl",
-        help="evaluation files of step 3; the first is the one that every other is compared with",
+        help="evaluation files of step 3; the first of a policy is the one that every other is compared with",
     )
     add(
         "--interviews",

@@ -14,7 +14,7 @@ from tuner.learn_to_ask.evaluation.bootstrap import (
     session_totals,
 )
 from tuner.learn_to_ask.evaluation.metrics import METRICS
-from tuner.learn_to_ask.report.evaluation import EvaluatedSample, Evaluation
+from tuner.learn_to_ask.report.evaluation import EvaluatedSample, Evaluation, baseline
 from tuner.learn_to_ask.report.results import (
     Comparison,
     Confusion,
@@ -24,6 +24,7 @@ from tuner.learn_to_ask.report.results import (
     Report,
     Verdict,
 )
+from tuner.learn_to_ask.report.rollout_analysis import best_of, coverage, shown_fields, stop_timing
 
 # Turn depths that are shown together, first and last; early turns are the many.
 DEPTH_BINS: tuple[tuple[int, float], ...] = (
@@ -45,7 +46,9 @@ def analyse(
         evaluations: At least one; several must be comparable, see `reading.check_comparable`.
         watch: Passes the evaluations on; a caller may count them as they go by.
     """
-    first, *others = evaluations
+    first = baseline(evaluations)
+    others = [evaluation for evaluation in evaluations if evaluation is not first and not evaluation.reference]
+    fields = shown_fields(evaluations)
     top = _top_diagnoses(evaluations)
 
     def by_depth(sample: EvaluatedSample) -> str:
@@ -62,6 +65,7 @@ def analyse(
             evaluation,
             by_depth=_groups(evaluation, by_depth, depths),
             by_diagnosis=_groups(evaluation, by_diagnosis, diagnoses),
+            fields=fields,
         )
         for evaluation in watch(evaluations)
     ]
@@ -77,9 +81,12 @@ def depth_label(depth: int) -> str:
     return f"{low}+" if high == float("inf") else f"{low}-{high:.0f}"
 
 
-def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: list[Group]) -> EvaluationSummary:
+def _summary(
+    evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: list[Group], fields: Sequence[str]
+) -> EvaluationSummary:
     """One evaluation's figures."""
     samples = evaluation.samples
+    sessions = _session_numbers(evaluation, range(len(samples)))
     should_stop = np.array([sample.should_stop for sample in samples])[evaluation.sample]
     return EvaluationSummary(
         name=evaluation.name,
@@ -90,7 +97,7 @@ def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: lis
         domain=evaluation.domain.name,
         user=evaluation.domain.user,
         samples=len(samples),
-        sessions=len({sample.session_id for sample in samples}),
+        sessions=len(sessions),
         rollouts=sum(sample.rollouts for sample in samples),
         failed=sum(sample.failed for sample in samples),
         samples_without_scores=sum(sample.failed == sample.rollouts for sample in samples),
@@ -105,6 +112,10 @@ def _summary(evaluation: Evaluation, *, by_depth: list[Group], by_diagnosis: lis
         by_depth=by_depth,
         by_diagnosis=by_diagnosis,
         reliability={score: agreement(ratings) for score, ratings in evaluation.ratings.items()},
+        reference=evaluation.reference,
+        stop_timing=stop_timing(evaluation, sessions),
+        best_of=best_of(evaluation, sessions),
+        coverage=coverage(evaluation, sessions, fields),
     )
 
 
@@ -204,6 +215,13 @@ def _notes(summaries: Sequence[EvaluationSummary], comparisons: Sequence[Compari
 
 def _summary_notes(summary: EvaluationSummary) -> Iterator[str]:
     """What to know about one evaluation."""
+    if summary.reference:
+        yield (
+            f"{summary.name}: no policy, but what the log says next after {summary.samples:,} "
+            f"sample{'s' * (summary.samples != 1)}, graded as rollouts are. Its decisions are the log's own and no "
+            "achievement; content, format and reward show what the grader gives a logged expert. It is compared with "
+            "none."
+        )
     if len(summary.graders) > 1:
         yield f"{summary.name}: its rollouts were not all graded by the same grader."
     if len(summary.samplings) > 1:

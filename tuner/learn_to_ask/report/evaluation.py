@@ -3,7 +3,7 @@
 import json
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from tuner.learn_to_ask.core.records import GradedTask, Message, RecordDomain, SamplingValues
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray, IntArray
+from tuner.learn_to_ask.evaluation.logged_reference import is_reference
 from tuner.learn_to_ask.evaluation.metrics import METRICS, scored_rollouts
+from tuner.learn_to_ask.report.field_columns import FieldColumns
 
 SCORES = ("format_score", "content_score")  # those that a grader gives
 NO_DIAGNOSIS = "(none)"
@@ -64,6 +66,7 @@ class Evaluation:
         values: For each rollout what it adds to each of `METRICS`, NaN where a metric is not about it or its
             grading failed.
         ratings: Score -> grades of rollouts graded more than once, shape (rollouts, grades), padded with NaN.
+        fields: Which fields the rollouts ask for.
     """
 
     name: str
@@ -77,6 +80,12 @@ class Evaluation:
     stopped: npt.NDArray[np.bool_]
     values: FloatArray
     ratings: dict[str, FloatArray]
+    fields: FieldColumns
+
+    @property
+    def reference(self) -> bool:
+        """Whether the rollouts are the logged expert's own messages."""
+        return is_reference(self.policies)
 
 
 @dataclass
@@ -129,8 +138,8 @@ class EvaluationBuilder:
             )
         )
 
-    def build(self, *, name: str, path: str) -> Evaluation:
-        """All that was taken, as columns."""
+    def build(self, *, name: str, path: str, fields: FieldColumns) -> Evaluation:
+        """All that was taken, as columns, and which fields the rollouts ask for."""
         return Evaluation(
             name=name,
             path=path,
@@ -143,7 +152,13 @@ class EvaluationBuilder:
             stopped=np.array(self._stopped, dtype=np.bool_),
             values=np.array(self._values).reshape(-1, len(METRICS)),
             ratings={score: _padded(rows) for score, rows in self._ratings.items()},
+            fields=fields,
         )
+
+
+def baseline(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The one that the others are compared with: the first of a policy, the first where there is none."""
+    return next((evaluation for evaluation in evaluations if not evaluation.reference), evaluations[0])
 
 
 def patient_turns(messages: list[Message]) -> int:

@@ -1,15 +1,25 @@
 """Reads evaluation files and refuses those that do not go together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tuner.learn_to_ask.cli import progress
+from tuner.learn_to_ask.core.records import GradedTask, RecordDomain
+from tuner.learn_to_ask.domains import load_domain, shipped
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
+from tuner.learn_to_ask.report.evaluation import (
+    EvaluatedSample,
+    Evaluation,
+    EvaluationBuilder,
+    baseline,
+    names_or_unknown,
+)
+from tuner.learn_to_ask.report.field_columns import FieldColumns
 from tuner.learn_to_ask.report.sound_file import EVALUATION
 
 
 def read_evaluation(path: Path, *, name: str) -> Evaluation:
-    """Reads an evaluation file, one line in memory at a time.
+    """Reads an evaluation file, one line in memory at a time, and once more by session.
 
     Args:
         path: Written by step 3.
@@ -21,7 +31,49 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
     builder = EvaluationBuilder()
     for number, offset, record in EVALUATION.lines(path, title=f"reading {name}"):
         builder.add(record, line=number, offset=offset)
-    return builder.build(name=name, path=str(path))
+    with path.open("rb") as file:
+        fields = collect_fields(
+            progress(
+                by_session(builder.samples), title=f"reading the questions of {name}", total=None, unit="sessions"
+            ),
+            lambda position: EVALUATION.read_at(file, builder.samples[position].offset),
+            excluded=_excluded(builder.domain),
+        )
+    return builder.build(name=name, path=str(path), fields=fields)
+
+
+def _excluded(domain: RecordDomain | None) -> str:
+    """What never counts as information, of a domain that comes with the package; of others the file does not tell."""
+    return load_domain(domain.name).information.excluded if domain and domain.name in shipped() else ""
+
+
+def by_session(samples: Sequence[EvaluatedSample]) -> Iterator[list[int]]:
+    """For each session the positions of its samples, the longest context first."""
+    members: dict[str, list[int]] = {}
+    for position, sample in enumerate(samples):
+        members.setdefault(sample.session_id, []).append(position)
+    for positions in members.values():
+        yield sorted(positions, key=lambda position: -samples[position].depth)
+
+
+def collect_fields(
+    sessions: Iterable[Sequence[int]], read: Callable[[int], GradedTask], *, excluded: str = ""
+) -> FieldColumns:
+    """Which fields rollouts ask for, two records in memory at a time.
+
+    Args:
+        sessions: Of `by_session`.
+        read: Gives the record of the sample at a position.
+        excluded: What never counts as information in the domain, in words.
+    """
+    columns = FieldColumns(excluded=excluded)
+    for longest, *others in sessions:
+        record = read(longest)
+        dialogue = record.messages
+        columns.add(record, longest, dialogue)
+        for position in others:
+            columns.add(read(position), position, dialogue)
+    return columns
 
 
 def check_comparable(
@@ -30,7 +82,7 @@ def check_comparable(
     """Makes sure that differences between evaluations come from the policies.
 
     Args:
-        evaluations: The first is compared with every other.
+        evaluations: The first of a policy is compared with every other.
         allow_different_graders: Whether different graders are no reason to refuse. A grader that a file does not
             name counts as different from one that is named, for nobody can tell; two unnamed ones do not.
         allow_different_sampling: The same for how the policies were sampled.
@@ -39,7 +91,8 @@ def check_comparable(
         UserError: When two evaluations share no sample, or differ in their domain, in the task behind a `cid`, in
             their grader or in their sampling.
     """
-    first, *others = evaluations
+    first = baseline(evaluations)
+    others = [evaluation for evaluation in evaluations if evaluation is not first]
     first_samples = {sample.cid: sample for sample in first.samples}
     for other in others:
         if first.domain != other.domain:
@@ -64,7 +117,8 @@ def check_comparable(
                 f"{names_or_unknown(first.graders)}; grade both with the same grader, or pass "
                 "--allow_different_graders to compare them all the same"
             )
-        if len({*first.samplings, *other.samplings}) > 1 and not allow_different_sampling:
+        sampled_alike = other.reference or len({*first.samplings, *other.samplings}) == 1
+        if not sampled_alike and not allow_different_sampling:
             raise UserError(
                 f"{other.path}:1: sampled with {names_or_unknown(other.samplings)}, but {first.path}:1 with "
                 f"{names_or_unknown(first.samplings)}; roll both out alike, or pass --allow_different_sampling to "

@@ -37,6 +37,70 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class StopTiming:
+    """When rollouts stop, in turns of the user from where the log stops.
+
+    Attributes:
+        metrics: Key of `STOP_METRICS` -> mean over the rollouts that it is about.
+        early: Turns too early, 0 for in time -> how many stops.
+        end_unknown: Stops where asking is right, in sessions without a later sample where the log stops; in no mean.
+        late: Rollouts that asked where the log stops.
+    """
+
+    metrics: dict[str, Estimate]
+    early: dict[int, int]
+    end_unknown: int
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class BestOf:
+    """What the best of several rollouts of a sample is worth.
+
+    Attributes:
+        samples: Those with as many rewards as any sample has rollouts; every other is left out, so that the figures
+            are about the same samples.
+        rewards: Expected best reward of 1, 2, … rollouts, a mean over samples: its `rollouts` counts samples.
+    """
+
+    samples: int
+    rewards: list[Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldGroup:
+    """One field of the reference information.
+
+    Attributes:
+        label: The field, or `all others`.
+        samples: Samples to continue from whose reference information has it.
+        items: Items of them that have it.
+        asked: Share of a sample's items of this field that a rollout asks for, by shared words; mean over the rollouts
+            of these samples, a rollout that stops asks for none.
+    """
+
+    label: str
+    samples: int
+    items: int
+    asked: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which fields questions ask for, as far as shared words tell.
+
+    Attributes:
+        fields: Most frequent first, the same in every evaluation.
+        full_content: Questions to which the grader gave full content score.
+        full_content_unmatched: Those of them that by shared words ask for no item.
+    """
+
+    fields: list[FieldGroup]
+    full_content: int
+    full_content_unmatched: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSummary:
     """One evaluation.
 
@@ -60,6 +124,10 @@ class EvaluationSummary:
             sample of any evaluation.
         by_diagnosis: Groups by diagnosis, most frequent first, the rest as one group at the end.
         reliability: Score -> how far the grader agrees with itself on rollouts graded more than once.
+        reference: Whether the rollouts are the logged expert's own messages (`--grade_reference` of script 3).
+        stop_timing: When its rollouts stop.
+        best_of: What the best of several rollouts is worth.
+        coverage: Which fields its questions ask for.
     """
 
     name: str
@@ -79,6 +147,10 @@ class EvaluationSummary:
     by_depth: list[Group]
     by_diagnosis: list[Group]
     reliability: dict[str, Agreement]
+    reference: bool
+    stop_timing: StopTiming
+    best_of: BestOf
+    coverage: Coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +203,7 @@ class Report:
 
     Attributes:
         evaluations: In the order of the command line.
-        comparisons: One for each evaluation but the first.
+        comparisons: One for each policy but the first; a reference is compared with none.
         notes: What a reader must know before believing the figures.
         titles: Key of `METRICS` -> its name in tables.
         published: Column -> key of `METRICS` -> published value.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.core.records import GradedTask, Interview
@@ -75,8 +75,12 @@ class FileKind(Generic[RecordT]):
     def read(self, path: Path, offset: int) -> RecordT:
         """The record that starts at some byte of a file already read."""
         with path.open("rb") as file:
-            file.seek(offset)
-            return parse_line(file.readline(), self.record)
+            return self.read_at(file, offset)
+
+    def read_at(self, file: BinaryIO, offset: int) -> RecordT:
+        """The record that starts at some byte of an open file."""
+        file.seek(offset)
+        return parse_line(file.readline(), self.record)
 
     def _require_finished(self, path: Path) -> None:
         """Refuses a file that is not there yet, or empty.

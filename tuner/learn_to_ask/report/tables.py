@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from tuner.learn_to_ask.evaluation.bootstrap import Estimate
 from tuner.learn_to_ask.evaluation.metrics import METRICS
+from tuner.learn_to_ask.evaluation.stop_timing import STOP_METRICS
 from tuner.learn_to_ask.report.evaluation import names_or_unknown
 from tuner.learn_to_ask.report.results import EvaluationSummary, Group, Report
 
 NOT_AVAILABLE = "n/a"
+_EARLY = ((0,), (1,), (2,), ())  # turns that are counted together; the rest last
 _BREAKDOWN = ("total_reward", "total_decision_accuracy")  # report.json has every metric
 
 
@@ -57,6 +59,9 @@ def tables(report: Report) -> Iterator[Table]:
         what="diagnosis",
         note="Most frequent first.",
     )
+    yield _stop_timing(report)
+    yield _coverage(report)
+    yield _best_of(report)
     yield _reliability(report)
     yield _provenance(report)
 
@@ -179,6 +184,72 @@ def _breakdown(
         rows.append(row)
     header = [what, "samples", *(f"{report.titles[metric]}: {name}" for metric in _BREAKDOWN for name in names)]
     return Table(key, title, [note], header, rows)
+
+
+def _stop_timing(report: Report) -> Table:
+    """How many turns too early stops come."""
+    rows = []
+    for one in report.evaluations:
+        timing = one.stop_timing
+        stops = sum(timing.early.values()) + timing.end_unknown
+        binned = [sum(timing.early.get(turns, 0) for turns in turns_of) for turns_of in _EARLY[:-1]]
+        binned.append(sum(timing.early.values()) - sum(binned))
+        cells = [share_of(count, stops) for count in (*binned, timing.end_unknown)]
+        rows.append([one.name, *(interval(estimate) for estimate in timing.metrics.values()), f"{stops:,}", *cells])
+    user = report.evaluations[0].user
+    notes = [f"In turns of the {user}, from where the log stops; means with intervals, then how many stops came when."]
+    notes += [f"{metric.title}: {metric.meaning}." for metric in STOP_METRICS.values()]
+    notes.append("End unknown: the file has no later sample of the session where the log stops; in no mean.")
+    titles = [metric.title for metric in STOP_METRICS.values()]
+    header = ["evaluation", *titles, "stops", "in time", "1 early", "2 early", "3 or more early", "end unknown"]
+    return Table("stops", "When it stops", notes, header, rows)
+
+
+def _coverage(report: Report) -> Table:
+    """Which fields questions ask for."""
+    rows = []
+    for side_by_side in zip(*(one.coverage.fields for one in report.evaluations), strict=True):
+        samples, items = (
+            " / ".join(dict.fromkeys(f"{count:,}" for count in counts))
+            for counts in ([field.samples for field in side_by_side], [field.items for field in side_by_side])
+        )
+        rows.append([side_by_side[0].label, samples, items, *(interval(field.asked) for field in side_by_side)])
+    matched = [
+        f"{one.name} {share_of(one.coverage.full_content_unmatched, one.coverage.full_content)}"
+        for one in report.evaluations
+    ]
+    notes = [
+        "The share of a sample's items of each field that a rollout asks for, by shared words, no grader: a question "
+        "is about the item with which it shares most telling words, those of the logged question and answer counted "
+        "where the file holds them. A message asks for no more items than it has questions, and one that stops for "
+        "none, so several items left mean small shares: compare evaluations.",
+        "Words miss some questions. Of the questions with full content score they find "
+        f"no item in: {', '.join(matched)}.",
+    ]
+    header = ["field", "samples", "items", *(one.name for one in report.evaluations)]
+    return Table("fields", "Asked for, by field (shared words, no grader)", notes, header, rows)
+
+
+def _best_of(report: Report) -> Table:
+    """What the best of several rollouts is worth."""
+    most = max(len(one.best_of.rewards) for one in report.evaluations)
+    rows = [
+        [
+            str(k),
+            *(
+                interval(one.best_of.rewards[k - 1]) if k <= len(one.best_of.rewards) else ""
+                for one in report.evaluations
+            ),
+        ]
+        for k in range(1, most + 1)
+    ]
+    over = [f"{one.best_of.samples:,} of {one.samples:,} ({one.name})" for one in report.evaluations]
+    notes = [
+        "Expected best total reward of k rollouts of a sample: the mean over all choices of k of its rollouts, which "
+        "is unbiased (pass@k of arXiv 2107.03374, for values). Over samples of which every rollout has a reward: "
+        f"{', '.join(over)}."
+    ]
+    return Table("best", "Best of k", notes, ["k", *(one.name for one in report.evaluations)], rows)
 
 
 def _reliability(report: Report) -> Table:
