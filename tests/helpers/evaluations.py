@@ -50,7 +50,7 @@ def evaluation(records, name="base"):
     """As it is read from a file."""
     builder = EvaluationBuilder()
     for line, one in enumerate(records, start=1):
-        builder.add(GradedTask.model_validate(one), line=line, offset=0)
+        builder.add(GradedTask.model_validate(one), line=line)
     return builder.build(name=name, path=f"{name}.jsonl")
 
 

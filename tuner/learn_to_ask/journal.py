@@ -101,16 +101,17 @@ class Journal:
         self._write({"index": index, "failed": failed, "record": record.model_dump()})
         self.failed += failed
 
-    def finish(self, count: int) -> int:
+    def finish(self, count: int, record_type: type[BaseModel] | None = None) -> int:
         """Writes the output, in input order, and removes the journal.
 
         Args:
             count: Number of indices of the run; those without a result are left out.
+            record_type: What the results are; needed for an output in Parquet.
 
         Returns:
             How many records the output holds.
         """
-        written = write_jsonl(self.output, self._records(count))
+        written = write_jsonl(self.output, self._records(count), record_type)
         self.path.unlink()
         self._file.close()
         return written

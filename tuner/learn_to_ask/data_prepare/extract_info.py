@@ -85,7 +85,7 @@ def extract_info(
             wanted = "one JSON object a line is wanted; the lines above say why"
             raise UserError(f"--input_file {input_file}: holds no usable session, {wanted}")
         job.check_not_all_failed(of=asked)
-        written = job.journal.finish(count)
+        written = job.journal.finish(count, Sample)
 
     rows: list[tuple[str, object]] = [("sessions", report.good), *report.skipped_rows]
     rows += [(f"dropped: {reason}", messages) for reason, messages in sorted(dropped.items())]

@@ -111,7 +111,7 @@ def evaluate(
         if handover:
             handover.check()
         job.check_not_all_failed(of=asked)
-        job.journal.finish(last + 1)
+        job.journal.finish(last + 1, GradedTask)
 
     rows = [("samples", samples), *([("grades a rollout", grade_repeat)] if grade_repeat > 1 else [])]
     job.print_summary(f"graded: {eval_file}", rows, role="grader", last=[("graded", when)])

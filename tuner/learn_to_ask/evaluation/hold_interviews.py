@@ -93,7 +93,7 @@ def hold_interviews(
                 job.journal.drop()
                 reasons = "; ".join(filter(None, (job.usage.reasons(), usage.reasons())))
                 raise UserError(f"{output_file}: not written, every interview failed: {reasons}")
-            written = job.journal.finish(len(samples))
+            written = job.journal.finish(len(samples), Interview)
             changed = not_applied(sampling, job.engine.applied(sampling))
     rows = [
         ("interviews", written),

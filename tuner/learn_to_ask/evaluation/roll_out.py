@@ -111,7 +111,7 @@ def roll_out(
             wanted = "one JSON object a line is wanted; the lines above say why"
             raise UserError(f"--test_file_path {test_file}: holds no usable task, {wanted}")
         job.check_not_all_failed(of=count)
-        written = job.journal.finish(count)
+        written = job.journal.finish(count, TaskWithRollouts)
         changed = not_applied(sampling, job.engine.applied(sampling))
         if handover:
             handover.end()

@@ -26,7 +26,6 @@ class EvaluatedSample:
         cid: Of the sample.
         session_id: Of its session.
         line: Where it stands in the file, counted from 1.
-        offset: The same in bytes.
         task: A hash of what was asked of the policy and the grader; the same task has the same hash in one process.
         should_stop: Whether `decision_truth` is `stop`.
         diagnosis: For showing.
@@ -38,7 +37,6 @@ class EvaluatedSample:
     cid: str
     session_id: str
     line: int
-    offset: int
     task: int
     should_stop: bool
     diagnosis: str
@@ -93,13 +91,12 @@ class EvaluationBuilder:
     _values: "array[float]" = field(default_factory=lambda: array("d"))
     _ratings: dict[str, list[list[float]]] = field(default_factory=lambda: {score: [] for score in SCORES})
 
-    def add(self, record: GradedTask, *, line: int, offset: int) -> None:
+    def add(self, record: GradedTask, *, line: int) -> None:
         """Takes the next record of a file.
 
         Args:
             record: With unique `cid`.
             line: Where it stands, counted from 1.
-            offset: The same in bytes.
         """
         scored = scored_rollouts(record)
         for rollout in scored:
@@ -119,7 +116,6 @@ class EvaluationBuilder:
                 cid=record.cid,
                 session_id=record.session_id,
                 line=line,
-                offset=offset,
                 task=_task_hash(record),
                 should_stop=record.decision_truth == "stop",
                 diagnosis=diagnosis_label(record.diagn),

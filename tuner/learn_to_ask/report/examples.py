@@ -14,7 +14,7 @@ from tuner.learn_to_ask.core.reward import decision, reward
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray
 from tuner.learn_to_ask.evaluation.metrics import METRICS
 from tuner.learn_to_ask.report.evaluation import Evaluation, diagnosis_label
-from tuner.learn_to_ask.report.reading import read_record
+from tuner.learn_to_ask.report.reading import read_records
 
 MAX_EXAMPLES = 500
 MAX_BYTES = 8_000_000  # of embedded text, so that the page stays below 10 MB
@@ -41,14 +41,17 @@ def choose_examples(evaluations: Sequence[Evaluation], files: Sequence[Path]) ->
         evaluations: Comparable with one another.
         files: Where they were read from.
     """
-    offsets = [{sample.cid: sample.offset for sample in evaluation.samples} for evaluation in evaluations]
-    cids = list(dict.fromkeys(cid for known in offsets for cid in known))
+    lines = [{sample.cid: sample.line for sample in evaluation.samples} for evaluation in evaluations]
+    cids = list(dict.fromkeys(cid for known in lines for cid in known))
+    ranked = rank_examples(evaluations, cids)[:MAX_EXAMPLES]
+    read = [
+        read_records(file, {known[cid] for cid in ranked if cid in known})
+        for file, known in zip(files, lines, strict=True)
+    ]
     items: dict[str, dict[str, Any]] = {}
     left = MAX_BYTES
-    for cid in rank_examples(evaluations, cids)[:MAX_EXAMPLES]:
-        records = [
-            read_record(file, known[cid]) if cid in known else None for file, known in zip(files, offsets, strict=True)
-        ]
+    for cid in ranked:
+        records = [there[known[cid]] if cid in known else None for there, known in zip(read, lines, strict=True)]
         item = _item(records)
         size = len(json.dumps(item, ensure_ascii=False).encode())
         if size <= left:

@@ -1,20 +1,23 @@
 """Reads evaluation files and refuses those that are damaged, unfinished, or do not go together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.core.records import GradedTask
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
-from tuner.learn_to_ask.jsonl import LineError, parse_line
+from tuner.learn_to_ask.jsonl import LineError, parse_row
+from tuner.learn_to_ask.keys import Keys
 from tuner.learn_to_ask.report.evaluation import Evaluation, EvaluationBuilder, names_or_unknown
+from tuner.learn_to_ask.rows import raw_rows
 
 _RESUME = "finish it with 3_rollout_then_evaluate.py, the same flags and --resume"
 
 
 def read_evaluation(path: Path, *, name: str) -> Evaluation:
-    """Reads an evaluation file, one line in memory at a time.
+    """Reads an evaluation file, one line or few rows in memory at a time.
 
     Args:
         path: Written by step 3.
@@ -26,39 +29,43 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
     """
     _require_finished(path)
     builder = EvaluationBuilder()
-    line_of: dict[str, int] = {}
-    for number, offset, line in progress(_lines(path), title=f"reading {name}", total=None, unit="samples"):
+    seen = Keys()
+    for number, row in progress(raw_rows(path, GradedTask), title=f"reading {name}", total=None, unit="samples"):
         try:
-            record = parse_line(line, GradedTask)
+            record = parse_row(row, GradedTask)
         except LineError as error:
-            if not line.endswith(b"\n"):
+            if isinstance(row, bytes) and not row.endswith(b"\n"):
                 raise UserError(
                     f"{path}:{number}: the evaluation is cut off here, in the middle of a line; copy the file again, "
                     f"or, if the evaluation was interrupted, {_RESUME}"
                 ) from error
             raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound evaluation file") from error
-        if record.cid in line_of:
+        if not seen.add(record.cid):
+            line = builder.samples[seen.find(record.cid)].line
             raise UserError(
-                f"{path}:{number}: duplicate cid {record.cid!r}, also on line {line_of[record.cid]}; a sample may "
-                "stand in an evaluation once"
+                f"{path}:{number}: duplicate cid {record.cid!r}, also on line {line}; a sample may stand in an "
+                "evaluation once"
             )
         if builder.domain not in (None, record.domain):
             raise UserError(
                 f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an evaluation is of "
                 "one domain"
             )
-        line_of[record.cid] = number
-        builder.add(record, line=number, offset=offset)
+        builder.add(record, line=number)
     if not builder.samples:
         raise UserError(f"{path}: holds no sample; {_RESUME}")
     return builder.build(name=name, path=str(path))
 
 
-def read_record(path: Path, offset: int) -> GradedTask:
-    """The record that starts at some byte of a file already read."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        return parse_line(file.readline(), GradedTask)
+def read_records(path: Path, lines: Collection[int]) -> dict[int, GradedTask]:
+    """Line -> record of some lines of a file already read; few, for they are all in memory."""
+    rows = raw_rows(path, GradedTask, quiet=True)
+    last = max(lines, default=0)
+    return {
+        number: parse_row(row, GradedTask)
+        for number, row in takewhile(lambda numbered: numbered[0] <= last, rows)
+        if number in lines
+    }
 
 
 def check_comparable(
@@ -122,13 +129,3 @@ def _require_finished(path: Path) -> None:
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and bytes of every line that is not blank."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, offset, line
-            offset += len(line)
