@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -58,12 +58,23 @@ def write_jsonl(
             if kind is None:
                 raise UserError(f"{path}: is only written as JSON Lines; end it in .jsonl, .jsonl.gz or .jsonl.zst")
             return write_rows(file, chain(first, records), kind)
-        count = 0
-        with compressed(file, path) as lines:
-            for record in records:
-                lines.write((dump_line(record) + "\n").encode())
-                count += 1
-        return count
+        return _write(file, path, ((dump_line(record) + "\n").encode() for record in records))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """The same with records that are lines already, newlines included; never as Parquet."""
+    with whole_file(path) as file:
+        return _write(file, path, lines)
+
+
+def _write(file: BinaryIO, path: Path, lines: Iterable[bytes]) -> int:
+    """Writes lines as the name says, and counts them."""
+    count = 0
+    with compressed(file, path) as output:
+        for line in lines:
+            output.write(line)
+            count += 1
+    return count
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from tuner.learn_to_ask.cli import EXIT_DONE, progress
 from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
 from tuner.learn_to_ask.core.labels import decision_truth, parse_info_set
 from tuner.learn_to_ask.core.records import Sample, Session
-from tuner.learn_to_ask.core.segmentation import segment
+from tuner.learn_to_ask.core.segmentation import segment, turn_indices
 from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
@@ -66,6 +66,10 @@ def extract_info(
             nonlocal count, asked
             for session in _sessions(input_file, domain, report, strict=strict):
                 dropped.update(session.dropped)
+                samples = sum(1 for _ in turn_indices(session.messages))
+                if all(map(job.journal.done, range(count, count + samples))):  # on resume: on to the first that is not
+                    count += samples
+                    continue
                 for sample in segment(session):
                     index, count = count, count + 1
                     if job.journal.done(index):
