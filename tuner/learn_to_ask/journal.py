@@ -43,6 +43,7 @@ class Journal:
                 else, or is still running.
         """
         self.output = output
+        self.fingerprint = dict(fingerprint)
         self.path = journal_path(output)
         self._offsets = array("q")
         self._unsynced = 0
@@ -50,11 +51,11 @@ class Journal:
         output.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self.path.open("a+b")
         try:
-            self._open(dict(fingerprint), resume=resume, overwrite=overwrite)
+            self._open(self.fingerprint, resume=resume, overwrite=overwrite)
         except BaseException:
             self._file.close()
             raise
-        self.resumed = sum(offset >= 0 for offset in self._offsets)
+        self.resumed = self.results
 
     def _open(self, fingerprint: dict[str, str], *, resume: bool, overwrite: bool) -> None:
         """Locks the file, then continues, drops or refuses what it holds."""
@@ -82,6 +83,11 @@ class Journal:
             with path.open("rb") as file:
                 if _holds_results(file):
                     raise UserError(_unfinished(path))
+
+    @property
+    def results(self) -> int:
+        """How many are on the disk."""
+        return sum(offset >= 0 for offset in self._offsets)
 
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""

@@ -45,6 +45,7 @@ from tuner.learn_to_ask.evaluation.grade_rollouts import GRADER_SAMPLING, PUBLIS
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
+from tuner.learn_to_ask.shards import add_shard_argument, parse_shard
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_", presets=grader_presets)
     add_domain_argument(parser)
     add_job_arguments(parser)
+    add_shard_argument(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     return parser
@@ -94,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Reads the flags, rolls out and grades."""
     arguments = make_parser().parse_args()
+    shard = parse_shard(arguments.shard)
     domain = load_domain(arguments.domain)
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
@@ -109,6 +112,7 @@ def main() -> int:
         rollout_repeat=arguments.rollout_repeat,
         grade_repeat=arguments.grade_repeat,
         max_missing=arguments.max_failures,
+        shard=shard,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
@@ -122,6 +126,7 @@ def main() -> int:
         train_mode=arguments.train_mode,
         domain=domain,
         rollout_mode=arguments.rollout_mode,
+        shard=shard,
         strict=arguments.strict,
     )
     grade = partial(
@@ -133,6 +138,7 @@ def main() -> int:
         sampling=sampling_of(arguments, prefix="grader_"),
         domain=domain,
         grade_repeat=arguments.grade_repeat,
+        shard=shard,
     )
     codes = run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
     return EXIT_DONE if set(codes) == {EXIT_DONE} else max(codes)
