@@ -20,6 +20,7 @@ from io import StringIO
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,6 +36,7 @@ from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, write_jsonl
 
 SAMPLE = Path(__file__).resolve().parents[1] / "tuner" / "learn_to_ask" / "sample_data" / "train_origin.jsonl"
 SESSIONS = 20_000
+ResultT = TypeVar("ResultT")
 
 
 def main() -> None:
@@ -59,16 +61,16 @@ def measure_big(folder: Path, sessions: int, ending: str) -> None:
     print(f"{sessions:,} sessions{' ' * 33}seconds  of the processor  peak memory", flush=True)
     alone("writing them", partial(write_sessions, logs, sessions))
     print(f"  {logs.name} {size(logs)}")
-    futures = alone("(counting what is asked)", partial(count_futures, logs))
-    alone("step A, stopped half-way", partial(step_a, logs, samples, stop_after=futures // 2))
+    asked_half = futures_in(SAMPLE) * sessions // len(SAMPLE.read_bytes().splitlines()) // 2
+    alone("step A, stopped half-way", partial(step_a, logs, samples, stop_after=asked_half))
     print(f"  {samples.name}.journal {size(samples.with_name(f'{samples.name}.journal'))}")
-    place = alone("step A, resumed, to its end", partial(step_a, logs, samples, resume=True))
-    print(f"  found its place after {place:.1f} s; {samples.name} {size(samples)}")
+    seconds, processor = alone("step A, resumed, to its end", partial(step_a, logs, samples, resume=True))
+    print(f"  found its place after {seconds:.1f} s, {processor:.1f} of the processor; {samples.name} {size(samples)}")
     alone("step B", partial(step_b, samples, tasks))
     print(f"  {tasks.name} {size(tasks)}")
 
 
-def alone(title: str, work: Callable[[], float]) -> float:
+def alone(title: str, work: Callable[[], ResultT]) -> ResultT:
     """Runs something in a process of its own, prints what it took, and gives back what it returns."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         result, seconds, processor, peak = pool.submit(measured, work).result()
@@ -76,7 +78,7 @@ def alone(title: str, work: Callable[[], float]) -> float:
     return result
 
 
-def measured(work: Callable[[], float]) -> tuple[float, float, float, float]:
+def measured(work: Callable[[], ResultT]) -> tuple[ResultT, float, float, float]:
     """What it returns, seconds by the clock and of the processor, and the most memory of this process in MiB."""
     started = time.perf_counter()
     with redirect_stdout(StringIO()):
@@ -123,13 +125,13 @@ def read_and_segment(logs: Path) -> int:
     return sum(1 for session in sessions for _ in segment(session))
 
 
-def count_futures(logs: Path) -> int:
+def futures_in(logs: Path) -> int:
     """How many samples an engine is asked about."""
     sessions = read_jsonl(logs, Session, unique_key="session_id", report=ReadReport())
     return sum(decision_truth(one.remaining_chat) != "stop" for session in sessions for one in segment(session))
 
 
-def step_a(logs: Path, samples: Path, *, stop_after: int = 0, resume: bool = False) -> float:
+def step_a(logs: Path, samples: Path, *, stop_after: int = 0, resume: bool = False) -> tuple[float, float]:
     """Step A with an engine that answers at once.
 
     Args:
@@ -139,15 +141,16 @@ def step_a(logs: Path, samples: Path, *, stop_after: int = 0, resume: bool = Fal
         resume: Continues.
 
     Returns:
-        After how many seconds the engine was asked for the first time.
+        After how many seconds the engine was asked for the first time, by the clock and of the processor.
     """
-    started, first = time.perf_counter(), 0.0
+    started, before, first = time.perf_counter(), time.process_time(), (0.0, 0.0)
     asked = count(1)
 
     def one_thing(messages: list[dict[str, str]]) -> str:
         nonlocal first
         number = next(asked)
-        first = first or time.perf_counter() - started
+        if number == 1:
+            first = time.perf_counter() - started, time.process_time() - before
         if number == stop_after:
             raise KeyboardInterrupt
         return '["symptom: cough"]'

@@ -50,8 +50,13 @@ def main() -> int:
         description=__doc__,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--input_file", type=Path, required=True, help="sessions, one JSON object a line")
-    parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
+    parser.add_argument(
+        "--input_file",
+        type=Path,
+        required=True,
+        help="sessions, one JSON object a line (.jsonl, .jsonl.gz, .jsonl.zst) or .parquet",
+    )
+    parser.add_argument("--output_file", type=Path, required=True, help="samples, in the format of its name")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
     add_sampling_arguments(parser, EXTRACTOR_SAMPLING, part="extractor", prefix="")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
