@@ -51,6 +51,18 @@ def test_every_step_writes_the_same_records_as_in_plain_files(tmp_path, plain, e
 
 
 @pytest.mark.parametrize("ending", ENDINGS[1:])
+def test_an_input_that_was_cut_off_is_one_line_before_anything_is_asked(tmp_path, ending):
+    logs, samples = tmp_path / f"logs{ending}", tmp_path / f"samples{ending}"
+    write_jsonl(logs, [Session.model_validate({**SESSION, "session_id": str(number)}) for number in range(400)])
+    logs.write_bytes(logs.read_bytes()[:-10])
+    done = run(tmp_path, EXTRACT, "--engine", "offline", "--input_file", logs, "--output_file", samples)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {logs}: ")
+    assert (done.stderr.count("\n"), "cut off" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == [logs]
+
+
+@pytest.mark.parametrize("ending", ENDINGS[1:])
 def test_the_report_is_that_of_plain_files_examples_included(tmp_path, plain, ending):
     path = tmp_path / f"eval{ending}"
     write_jsonl(path, records(plain[-1], GradedTask))

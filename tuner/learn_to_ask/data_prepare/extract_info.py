@@ -15,7 +15,7 @@ from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import file_digest, text_digest
-from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input
+from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import extraction_messages, extraction_prompt
 from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
 
@@ -56,6 +56,7 @@ def extract_info(
     if is_complete(output_file, "--output_file", settings):
         return EXIT_DONE
     report = ReadReport()
+    total = count_lines(input_file)  # a compressed file that is cut off is noticed here, before anything is paid for
     waiting: dict[int, Sample] = {}
     count = asked = without = sessions = 0
     dropped: Counter[str] = Counter()
@@ -70,7 +71,7 @@ def extract_info(
 
         def requests() -> Iterator[Request]:
             nonlocal count, asked, sessions
-            for session in _sessions(input_file, domain, report, strict=strict):
+            for session in _sessions(input_file, domain, report, total=total, strict=strict):
                 if not in_shard(session.session_id, shard):
                     continue
                 sessions += 1
@@ -117,14 +118,14 @@ def extract_info(
     return job.exit_code(failed=job.journal.failed, of=count, report=report)
 
 
-def _sessions(input_file: Path, domain: Domain, report: ReadReport, *, strict: bool) -> Iterator[Session]:
+def _sessions(input_file: Path, domain: Domain, report: ReadReport, *, total: int, strict: bool) -> Iterator[Session]:
     """The sessions of a file, under a progress bar.
 
     Raises:
         UserError: For the first that holds the stop token.
     """
     sessions = read_jsonl(input_file, Session, unique_key="session_id", report=report, strict=strict)
-    for session in progress(sessions, title="extracting", total=None, unit="sessions"):
+    for session in progress(sessions, title="extracting", total=total, unit="sessions"):
         if domain.stops_in(session.messages):
             raise UserError(f"--input_file {input_file}: session {session.session_id!r}: {stop_token_in_log(domain)}")
         yield session
