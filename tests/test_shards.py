@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interviews import LINES, QUESTIONS, STOP, sample_of
 from medical import MEDICAL, extract_answer
-from run_scripts import EVALUATE, EXTRACT, SESSION, run
+from run_scripts import EVALUATE, EXTRACT, PACKAGE, SESSION, run
 from sessions import session
 from step_three import good_grader, job, run_evaluation, run_rollout, task
 
@@ -28,6 +28,8 @@ from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, write_jsonl
 from tuner.learn_to_ask.shards import Shard, in_shard, note_path, parse_shard, shard_number
 
+INTERVIEW = PACKAGE / "evaluation" / "interview.py"
+MERGE = PACKAGE / "data_prepare" / "merge.py"
 ids = st.lists(st.text(min_size=1, max_size=6), unique=True, max_size=12)
 numbers = st.integers(1, 9)
 
@@ -68,8 +70,9 @@ DIGESTS = [
             EVALUATE,
             ("--test_file_path", "in.jsonl", "--rollout_file_path", "out.jsonl", "--eval_file_path", "eval.jsonl"),
         ),
+        (INTERVIEW, ("--test_file_path", "in.jsonl", "--output_file", "out.jsonl")),
     ],
-    ids=["script 1", "script 3"],
+    ids=["script 1", "script 3", "interviews"],
 )
 def test_a_shard_that_is_none_is_one_line(tmp_path, script, files, text):
     done = run(tmp_path, script, *files, f"--shard={text}")
@@ -236,6 +239,28 @@ def test_merged_shards_of_the_interviews_are_the_run_without_shards(tmp_path, of
         hold(tmp_path, file, Shard(number, of))
     merge(files, tmp_path / "samples.jsonl", tmp_path / "merged.jsonl")
     assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_four_commands_and_a_merge_are_one_command(tmp_path):
+    # Given a log, and the parts of it that four machines work on
+    write_jsonl(
+        tmp_path / "logs.jsonl", [Session.model_validate({**SESSION, "session_id": number}) for number in range(20)]
+    )
+    command = (EXTRACT, "--engine", "offline", "--input_file", "logs.jsonl", "--output_file")
+    for number in (1, 2, 3, 4):
+        done = run(tmp_path, *command, f"{number}.parquet", "--shard", f"{number}/4")
+        assert done.returncode == 0, done.stderr
+        assert f" {number}/4, of 20 sessions" in done.stdout
+    # When they are merged
+    files = [f"{number}.parquet" for number in (4, 2, 1, 3)]
+    done = run(tmp_path, MERGE, *files, "--input_file", "logs.jsonl", "--output_file", "merged.parquet")
+    # Then the file is that of one command, and a second merge does not replace it by accident
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run(tmp_path, *command, "whole.parquet").returncode == 0
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    done = run(tmp_path, MERGE, *files, "--input_file", "logs.jsonl", "--output_file", "merged.parquet")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "merged.parquet: exists; pass --overwrite" in done.stderr
 
 
 @pytest.fixture
