@@ -146,7 +146,22 @@ def test_a_last_line_that_a_crash_filled_with_zeros_is_dropped(tmp_path):
     assert output.read_bytes() == output_of(0, 1)
 
 
-def test_a_run_that_was_killed_anywhere_continues_to_the_same_output(tmp_path):
+def test_the_journal_of_an_earlier_version_is_continued(tmp_path):
+    # Given results whose lines are written otherwise
+    output = tmp_path / "out.jsonl"
+    path = leave_unfinished(output, 0, 1)
+    first, *results = path.read_text().splitlines()
+    others = [json.dumps({"failed": False, **json.loads(one), "index": number}) for number, one in enumerate(results)]
+    path.write_text("\n".join([first, *others, ""]).replace('"failed": 0', '"failed": false'))
+    journal = open_journal(output, resume=True)
+    assert (journal.resumed, journal.failed) == (2, 0)
+    complete(journal, 3)
+    assert output.read_bytes() == output_of(0, 1, 2)
+
+
+@pytest.mark.parametrize("doubtful", [0, 60, 1 << 22])  # bytes at the end that are looked at closely
+def test_a_run_that_was_killed_anywhere_continues_to_the_same_output(tmp_path, monkeypatch, doubtful):
+    monkeypatch.setattr("tuner.learn_to_ask.journal._DOUBTFUL_BYTES", doubtful)
     # Given the journal of a run whose four results came out of order
     whole = leave_unfinished(tmp_path / "whole.jsonl", 2, 0, 3, 1).read_bytes()
     lengths = [len(part) for part in whole.splitlines(keepends=True)]

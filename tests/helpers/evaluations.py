@@ -52,9 +52,9 @@ def evaluation(records, name="base"):
     builder = EvaluationBuilder()
     tasks = [GradedTask.model_validate(one) for one in records]
     for line, task in enumerate(tasks, start=1):
-        builder.add(task, line=line, offset=0)
+        builder.add(task, line=line, offset=line - 1)
     fields = collect_fields(by_session(builder.samples), tasks.__getitem__)
-    return builder.build(name=name, path=f"{name}.jsonl", fields=fields)
+    return builder.build(name=name, path=f"{name}.jsonl", fields=fields, read=tasks.__getitem__)
 
 
 RIGHT_STOP = (STOP, grade(1.0, 1.0, think=""))

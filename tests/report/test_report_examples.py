@@ -9,7 +9,7 @@ from tuner.learn_to_ask.report.reading import read_evaluation
 def test_few_samples_are_all_examples_in_the_order_of_the_file(tmp_path):
     file = write(tmp_path / "eval.jsonl", HAND_CHECKED)
 
-    examples = choose_examples([read_evaluation(file, name="base")], [file])
+    examples = choose_examples([read_evaluation(file, name="base")])
 
     assert [item["cid"] for item in examples.items] == [one["cid"] for one in HAND_CHECKED]
     assert examples.total == 13
@@ -49,7 +49,7 @@ def test_examples_keep_the_page_small(tmp_path, monkeypatch):
     long = record("2_0", "continue", ("x" * 5000, asks(1.0, 1.0)[1]))
     file = write(tmp_path / "eval.jsonl", [GOOD, long, record("3_0", "stop", RIGHT_STOP)])
 
-    examples = choose_examples([read_evaluation(file, name="base")], [file])
+    examples = choose_examples([read_evaluation(file, name="base")])
 
     assert [item["cid"] for item in examples.items] == ["1_0", "3_0"]
     assert examples.total == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.storage import check_writable
 
 EXIT_DONE = 0
 EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows
@@ -59,10 +60,12 @@ def check_output(path: Path, flag: str, *, overwrite: bool) -> None:
     """Makes the folder of an output, and refuses to touch a finished one unless told to.
 
     Raises:
-        UserError: When the output exists or its folder cannot be made, saying what to do.
+        UserError: When the output exists, its folder cannot be made, or its name promises a format that is not written,
+            saying what to do.
     """
     if path.is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file")
+    check_writable(path, flag)
     if path.exists() and not overwrite:
         raise UserError(f"{flag} {path}: exists; pass --overwrite to replace it, or name another file")
     try:

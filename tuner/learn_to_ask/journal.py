@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel
 
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.jsonl import dump_line, write_jsonl
+from tuner.learn_to_ask.jsonl import dump_line, write_jsonl, write_lines
 
 _SYNC_EVERY_BYTES = 1 << 20
+# How a result's line begins, see `append`; what follows is the record, and the brace that closes the line.
+_ENTRY = re.compile(rb'\{"index": (\d+), "failed": (\d+), "record": (?=\{)')
+# So many bytes at the end are looked at closely on resume: what a crash damaged was not on the disk yet.
+_DOUBTFUL_BYTES = 4 * _SYNC_EVERY_BYTES
 
 
 class Journal:
@@ -38,6 +43,7 @@ class Journal:
                 else, or is still running.
         """
         self.output = output
+        self.fingerprint = dict(fingerprint)
         self.path = journal_path(output)
         self._offsets = array("q")
         self._unsynced = 0
@@ -45,11 +51,11 @@ class Journal:
         output.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self.path.open("a+b")
         try:
-            self._open(dict(fingerprint), resume=resume, overwrite=overwrite)
+            self._open(self.fingerprint, resume=resume, overwrite=overwrite)
         except BaseException:
             self._file.close()
             raise
-        self.resumed = sum(offset >= 0 for offset in self._offsets)
+        self.resumed = self.results
 
     def _open(self, fingerprint: dict[str, str], *, resume: bool, overwrite: bool) -> None:
         """Locks the file, then continues, drops or refuses what it holds."""
@@ -78,6 +84,11 @@ class Journal:
                 if _holds_results(file):
                     raise UserError(_unfinished(path))
 
+    @property
+    def results(self) -> int:
+        """How many are on the disk."""
+        return sum(offset >= 0 for offset in self._offsets)
+
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""
         return index < len(self._offsets) and self._offsets[index] >= 0
@@ -98,19 +109,23 @@ class Journal:
             failed: How many answers in it were given up.
         """
         self._note(index, self._file.tell())
-        self._write({"index": index, "failed": failed, "record": record.model_dump()})
+        self._write({"index": index, "failed": int(failed), "record": record.model_dump()})
         self.failed += failed
 
-    def finish(self, count: int) -> int:
+    def finish(self, count: int, record_type: type[BaseModel] | None = None) -> int:
         """Writes the output, in input order, and removes the journal.
 
         Args:
             count: Number of indices of the run; those without a result are left out.
+            record_type: What the results are; needed for an output in Parquet.
 
         Returns:
             How many records the output holds.
         """
-        written = write_jsonl(self.output, self._records(count))
+        if self.output.suffix == ".parquet":
+            written = write_jsonl(self.output, (json.loads(line) for line in self._lines(count)), record_type)
+        else:
+            written = write_lines(self.output, self._lines(count))
         self.path.unlink()
         self._file.close()
         return written
@@ -127,12 +142,12 @@ class Journal:
             os.fsync(self._file.fileno())
             self._file.close()
 
-    def _records(self, count: int) -> Iterator[dict[str, Any]]:
-        """The results in input order, read back one by one."""
+    def _lines(self, count: int) -> Iterator[bytes]:
+        """The results in input order, read back one by one, as they stand in an output."""
         for index in range(min(count, len(self._offsets))):
             if self._offsets[index] >= 0:
                 self._file.seek(self._offsets[index])
-                yield json.loads(self._file.readline())["record"]
+                yield _record_in(self._file.readline())
 
     def _note(self, index: int, offset: int) -> None:
         """Remembers where a result starts."""
@@ -156,10 +171,11 @@ class Journal:
         Returns:
             False when not even the fingerprint made it to the disk.
         """
+        doubtful = self._file.seek(0, os.SEEK_END) - _DOUBTFUL_BYTES
         self._file.seek(0)
         end = 0
         for number, line in enumerate(iter(self._file.readline, b"")):
-            entry = _complete_entry(line)
+            entry = (_sound_entry(line) if end + len(line) < doubtful else None) or _complete_entry(line)
             if entry is None:
                 break
             if number == 0:
@@ -204,6 +220,21 @@ def _unfinished(path: Path) -> str:
     return (
         f"{path}: an unfinished run left its results here; pass --resume to continue it or --overwrite to start again"
     )
+
+
+def _record_in(line: bytes) -> bytes:
+    """The record in a result's line as a line of its own."""
+    if begins := _ENTRY.match(line):
+        return line[begins.end() : -2] + b"\n"
+    return (dump_line(json.loads(line)["record"]) + "\n").encode()  # of an earlier version
+
+
+def _sound_entry(line: bytes) -> dict[str, Any] | None:
+    """What a line that reached the disk says of its result, without reading the result; `None` for any other line."""
+    begins = _ENTRY.match(line)
+    if not begins or not line.endswith(b"}}\n") or b"\0" in line:
+        return None
+    return {"index": int(begins[1]), "failed": int(begins[2])}
 
 
 def _complete_entry(line: bytes) -> dict[str, Any] | None:

@@ -1,29 +1,28 @@
-"""JSON Lines in and out: bad lines are named and counted, files appear whole or not at all."""
+"""Files of records in and out, JSON Lines or Parquet by their names: what is bad is named and counted."""
 
-import gzip
-import io
 import json
 import math
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.keys import Keys
+from tuner.learn_to_ask.parquet import count_rows, write_rows
+from tuner.learn_to_ask.rows import BOM, RawRow, raw_rows
+from tuner.learn_to_ask.storage import compressed, is_parquet, open_lines, whole_file
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 # Bad lines that are printed; the others are only counted.
 SHOWN_BAD_LINES = 5
-_BOM = b"\xef\xbb\xbf"
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_HEAD_BYTES = 1 << 16
 # Characters that some readers take for the end of a line, and surrogates that have no UTF-8 form.
 _ESCAPED = re.compile("[\x7f\x85\u2028\u2029\ud800-\udfff]")
 
@@ -35,30 +34,46 @@ def dump_line(record: BaseModel | dict[str, Any]) -> str:
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def write_jsonl(path: Path, records: Iterable[BaseModel | dict[str, Any]]) -> int:
+def write_jsonl(
+    path: Path, records: Iterable[BaseModel | dict[str, Any]], record_type: type[BaseModel] | None = None
+) -> int:
     """Writes records beside `path` and moves them there when all are on the disk.
 
     Args:
-        path: The file to write; its folder is created.
+        path: The file to write; its folder is created. `.parquet` is written as such, `.gz` and `.zst` are compressed
+            JSON Lines, any other name plain ones.
         records: Consumed one by one.
+        record_type: What they are: a Parquet file has its fields for columns. `None` where the records say it.
 
     Returns:
         How many records were written.
+
+    Raises:
+        UserError: When a Parquet file is to be made of what is no record of this project.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    with whole_file(path) as file:
+        if path.suffix == ".parquet":
+            first = list(islice(records := iter(records), 1))
+            kind = record_type or next((type(one) for one in first if isinstance(one, BaseModel)), None)
+            if kind is None:
+                raise UserError(f"{path}: is only written as JSON Lines; end it in .jsonl, .jsonl.gz or .jsonl.zst")
+            return write_rows(file, chain(first, records), kind)
+        return _write(file, path, ((dump_line(record) + "\n").encode() for record in records))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """The same with records that are lines already, newlines included; never as Parquet."""
+    with whole_file(path) as file:
+        return _write(file, path, lines)
+
+
+def _write(file: BinaryIO, path: Path, lines: Iterable[bytes]) -> int:
+    """Writes lines as the name says, and counts them."""
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                file.write(dump_line(record) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with compressed(file, path) as output:
+        for line in lines:
+            output.write(line)
+            count += 1
     return count
 
 
@@ -161,7 +176,7 @@ def parse_json(text: bytes, *, nan: bool = False) -> Any:
         LineError: When it is no UTF-8 or no JSON.
     """
     try:
-        return _parse(text.removeprefix(_BOM).decode(), nan=nan)
+        return _parse(text.removeprefix(BOM).decode(), nan=nan)
     except (ValueError, RecursionError) as error:
         raise LineError(*_explain(error)) from error
 
@@ -187,13 +202,13 @@ def read_jsonl(
     strict: bool = False,
     quiet: bool = False,
 ) -> Iterator[RecordT]:
-    """Yields the records of a file in order, one line in memory at a time.
+    """Yields the records of a file in order, one line or few rows in memory at a time.
 
     A line that is no JSON, not the schema, or repeats a key is counted and skipped, the first of them printed to stderr
-    with file, line number and reason. Duplicates are found by a 64-bit hash a record, about 60 bytes.
+    with file, line number and reason. Duplicates are found by their hashes, see `Keys`.
 
     Args:
-        path: An existing file, see `require_input`; one that gzip or zstd has compressed is read.
+        path: An existing file, see `require_input`: JSON Lines, plain or compressed by gzip or zstd, or Parquet.
         record_type: The record each line must be.
         unique_key: The field that no two records may share.
         report: Counts what happens; for the summary at the end.
@@ -201,62 +216,52 @@ def read_jsonl(
         quiet: Bad lines are skipped without a word, for a second pass over the same file.
 
     Raises:
-        UserError: For the first bad line when `strict`, and for a file that is no JSON Lines at all.
+        UserError: For the first bad line when `strict`, and for a file that is neither or damaged.
     """
-    seen: set[int] = set()
-    _refuse_other_formats(path)
-    with open_lines(path) as file:
-        for number, line in enumerate(file, start=1):
-            report.line = number
-            if not line.strip(b" \t\r\n\0"):  # a crash leaves zeros at the end of a file
+    seen = Keys()
+    for number, row in raw_rows(path, record_type, quiet=quiet):
+        report.line = number
+        try:
+            record = parse_row(row, record_type)
+        except LineError as bad:
+            kind, reason = bad.kind, bad.reason
+        else:
+            key = getattr(record, unique_key)
+            if seen.add(key):
+                report.good += 1
+                yield record
                 continue
-            try:
-                record = parse_line(line, record_type)
-            except LineError as bad:
-                kind, reason = bad.kind, bad.reason
-            else:
-                key = getattr(record, unique_key)
-                fingerprint = hash(key)
-                if fingerprint not in seen:
-                    seen.add(fingerprint)
-                    report.good += 1
-                    yield record
-                    continue
-                kind, reason = f"duplicate {unique_key}", f"duplicate {unique_key} {key!r}"
-            report.skip(f"{path}:{number}", kind, reason, strict=strict, quiet=quiet)
+            kind, reason = f"duplicate {unique_key}", f"duplicate {unique_key} {key!r}"
+        report.skip(f"{path}:{number}", kind, reason, strict=strict, quiet=quiet)
     if not quiet:
         report.say_how_many_more(path)
 
 
-def open_lines(path: Path) -> BinaryIO:
-    """Opens a file for reading line by line, decompressed where gzip or zstd has written it."""
-    with path.open("rb") as file:
-        head = file.read(len(_ZSTD))
-    if head.startswith(_GZIP):
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    if head == _ZSTD:
-        import zstandard
-
-        return cast("BinaryIO", io.BufferedReader(zstandard.open(path, "rb")))
-    return path.open("rb")
-
-
-def _refuse_other_formats(path: Path) -> None:
-    """Names a file that is something else than JSON Lines.
+def parse_row(row: RawRow, record_type: type[RecordT]) -> RecordT:
+    """What `raw_rows` yields as a record.
 
     Raises:
-        UserError: Saying how to convert it.
+        LineError: When it is none.
     """
-    with open_lines(path) as file:
-        head = file.read(_HEAD_BYTES)
-    lines = "one JSON object a line is wanted"
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
-    text = head.removeprefix(_BOM).lstrip()
-    if text.startswith(b"["):
-        raise UserError(f"{path}: is one JSON array, {lines}; convert it: jq -c '.[]'")
-    if text.startswith(b"{") and not text.partition(b"\n")[0].strip()[1:]:
-        raise UserError(f"{path}: its JSON is pretty-printed over several lines, {lines}; convert it: jq -c .")
+    if isinstance(row, bytes):
+        return parse_line(row, record_type)
+    record = as_record(row, record_type)
+    for name, about in record_type.model_fields.items():
+        if about.annotation is Any and not isinstance(value := row.get(name), str | None):
+            _check_json(name, value)  # tables may hold dates and the like
+    return record
+
+
+def _check_json(name: str, value: object) -> None:
+    """Makes sure that JSON has a form for a value.
+
+    Raises:
+        LineError: When it has none.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LineError(f"bad {name}", f"{name}: {error}") from error
 
 
 def _parse(line: str, *, nan: bool = False) -> Any:
@@ -310,6 +315,8 @@ def require_input(path: Path, flag: str) -> Path:
 
 
 def count_lines(path: Path) -> int:
-    """Number of lines, for progress bars."""
+    """Number of lines, or of rows, for progress bars."""
+    if is_parquet(path):
+        return count_rows(path)
     with open_lines(path) as file:
         return sum(1 for _ in file)

@@ -12,6 +12,11 @@ Examples:
     --output_file tuner/learn_to_ask/data_raw/train_processed.jsonl \\
     --base_url https://example.com/v1 --model qwen2.5-32b-instruct --api_key_env MY_KEY --concurrency 64
 
+  # the second of four machines; data_prepare/merge.py puts the four outputs together
+  python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py --shard 2/4 \\
+    --input_file tuner/learn_to_ask/data/train_origin.jsonl \\
+    --output_file shards/train_processed.2.jsonl --model_path Qwen/Qwen2.5-32B-Instruct
+
   # the sample logs without any model
   python tuner/learn_to_ask/data_prepare/1_info_extract_pipeline.py --engine offline \\
     --input_file tuner/learn_to_ask/sample_data/train_origin.jsonl \\
@@ -35,6 +40,7 @@ from tuner.learn_to_ask.engines.select import (
     add_job_arguments,
     job_settings,
 )
+from tuner.learn_to_ask.shards import add_shard_argument, parse_shard
 
 
 def main() -> int:
@@ -44,15 +50,22 @@ def main() -> int:
         description=__doc__,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--input_file", type=Path, required=True, help="sessions, one JSON object a line")
-    parser.add_argument("--output_file", type=Path, required=True, help="samples, one a line")
+    parser.add_argument(
+        "--input_file",
+        type=Path,
+        required=True,
+        help="sessions, one JSON object a line (.jsonl, .jsonl.gz, .jsonl.zst) or .parquet",
+    )
+    parser.add_argument("--output_file", type=Path, required=True, help="samples, in the format of its name")
     parser.add_argument("--model_path", help="the extractor: a local folder, a hub id or a Tinker model")
     add_sampling_arguments(parser, EXTRACTOR_SAMPLING, part="extractor", prefix="")
     add_engine_arguments(parser, part="extractor", prefix="", offline=True)
     add_domain_argument(parser)
     add_job_arguments(parser)
+    add_shard_argument(parser)
     arguments = parser.parse_args()
 
+    shard = parse_shard(arguments.shard)
     domain = load_domain(arguments.domain)
     return extract_info(
         input_file=arguments.input_file,
@@ -66,6 +79,7 @@ def main() -> int:
         ),
         sampling=sampling_of(arguments, prefix=""),
         domain=domain,
+        shard=shard,
         strict=arguments.strict,
     )
 

@@ -20,8 +20,8 @@ from tuner.learn_to_ask.domains import add_domain_argument, load_domain
 def main() -> int:
     """Reads the flags and builds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--input_file", type=Path, required=True, help="samples of step A")
-    parser.add_argument("--output_file", type=Path, required=True, help="tasks, one a line")
+    parser.add_argument("--input_file", type=Path, required=True, help="samples of step A, in any of its formats")
+    parser.add_argument("--output_file", type=Path, required=True, help="tasks, in the format of its name")
     add_domain_argument(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     parser.add_argument(

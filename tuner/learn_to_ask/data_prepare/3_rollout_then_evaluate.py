@@ -49,6 +49,7 @@ from tuner.learn_to_ask.evaluation.logged_reference import check_reference, grad
 from tuner.learn_to_ask.evaluation.overlap import run_both
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING, roll_out
 from tuner.learn_to_ask.evaluation.rollout_files import check_earlier_run
+from tuner.learn_to_ask.shards import add_shard_argument, parse_shard
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -108,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_", presets=grader_presets)
     add_domain_argument(parser)
     add_job_arguments(parser)
+    add_shard_argument(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     return parser
@@ -118,6 +120,7 @@ def main() -> int:
     arguments = make_parser().parse_args()
     if arguments.interviews and arguments.train_mode != TRAIN_MODE:
         raise UserError(f"--interviews: needs the prompt that says when to stop, --train_mode {TRAIN_MODE}")
+    shard = parse_shard(arguments.shard)
     domain = load_domain(arguments.domain)
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
@@ -133,6 +136,7 @@ def main() -> int:
         rollout_repeat=arguments.rollout_repeat,
         grade_repeat=arguments.grade_repeat,
         max_missing=arguments.max_failures,
+        shard=shard,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
     )
@@ -141,6 +145,7 @@ def main() -> int:
         "settings": job_settings(arguments, prefix="eval_", **policy_model),
         "domain": domain,
         "rollout_mode": arguments.rollout_mode,
+        "shard": shard,
         "strict": arguments.strict,
     }
     reference = reference_files(arguments.rollout_file_path, arguments.eval_file_path)
@@ -172,6 +177,7 @@ def main() -> int:
         sampling=sampling_of(arguments, prefix="grader_"),
         domain=domain,
         grade_repeat=arguments.grade_repeat,
+        shard=shard,
     )
     codes += run_both(roll, grade, policy_engine=policy_engine, grader_engine=grader_engine)
     if arguments.grade_reference:

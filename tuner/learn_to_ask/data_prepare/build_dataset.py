@@ -62,7 +62,7 @@ def build_dataset(
         if not outcome["continue"] + outcome["stop"]:
             raise UserError(f"--input_file {input_file}: no sample is left to train on; run step A on more sessions")
 
-    written = write_jsonl(output_file, tasks())
+    written = write_jsonl(output_file, tasks(), Task)
     print_summary(
         f"built: {output_file}",
         [

@@ -19,6 +19,7 @@ from tuner.learn_to_ask.evaluation.rollout_files import read_matching
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt
+from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
 
 GRADER_SAMPLING = Sampling(temperature=0.7, top_p=1.0, max_tokens=1024)
 # The published table was graded with the policy's own sampling.
@@ -34,6 +35,7 @@ def evaluate(
     sampling: Sampling = GRADER_SAMPLING,
     domain: Domain,
     grade_repeat: int = 1,
+    shard: Shard | None = None,
     handover: Handover | None = None,
     when: str = "after the rollouts",
 ) -> int:
@@ -51,6 +53,7 @@ def evaluate(
         domain: Its texts and its stop token.
         grade_repeat: How often the grader is asked about each rollout, independently. The first answer is the grade,
             the others are its `regrades`.
+        shard: Of the sessions, as the rollouts are; all without.
         handover: Where the rollouts come from when they are not all there yet, instead of the rollout file.
         when: What the summary says of that.
 
@@ -62,10 +65,12 @@ def evaluate(
         UserError: When the rollouts are not those of the test set, or an unfinished run graded others.
     """
     require_input(test_file, "--test_file_path")
-    if not handover:
+    if not handover and not (shard and rollout_file.is_file()):  # a shard may be empty
         require_input(rollout_file, "--rollout_file_path")
+    if settings.resume:
+        check_same_shard(eval_file, "--eval_file_path", shard)
     if is_complete(eval_file, "--eval_file_path", settings):
-        print_metrics(eval_file, test_file)
+        print_metrics(eval_file, test_file, shard)
         return EXIT_DONE
     waiting: dict[int, Grading] = {}
     keys: dict[int, tuple[int, int, int]] = {}
@@ -76,6 +81,7 @@ def evaluate(
         "sampling": str(sampling),
         "prompt": text_digest(reward_prompt(domain)),
         "grade_repeat": str(grade_repeat),
+        **(shard.setting if shard else {}),
     }
     with open_job(eval_file, settings, depends_on=depends_on) as job:
 
@@ -99,7 +105,7 @@ def evaluate(
                     yield Request(asked, grading_messages(task.messages, rollout, task.info_truth, domain))
                     asked += 1
 
-        for items in handover.batches() if handover else [_items(test_file, rollout_file)]:
+        for items in handover.batches() if handover else [_items(test_file, rollout_file, shard)]:
             for answer in job.ask(requests(items), sampling=sampling, parse=lambda texts: parse_grade(texts[0])):
                 index, position, round_ = keys.pop(answer.key)
                 grading = waiting[index]
@@ -111,17 +117,26 @@ def evaluate(
         if handover:
             handover.check()
         job.check_not_all_failed(of=asked)
-        job.journal.finish(last + 1)
+        left_out = _count_tasks(test_file, shard) - job.journal.results if shard else 0
+        note_shard(job.journal, shard, GradedTask, left_out=left_out)
+        job.journal.finish(last + 1, GradedTask)
 
     rows = [("samples", samples), *([("grades a rollout", grade_repeat)] if grade_repeat > 1 else [])]
     job.print_summary(f"graded: {eval_file}", rows, role="grader", last=[("graded", when)])
-    print_metrics(eval_file, test_file)
+    print_metrics(eval_file, test_file, shard)
     return job.exit_code(failed=job.journal.failed, of=rollouts * grade_repeat)
 
 
-def _items(test_file: Path, rollout_file: Path) -> Iterator[Item]:
+def _items(test_file: Path, rollout_file: Path, shard: Shard | None) -> Iterator[Item]:
     """The rollouts of a finished file with their index in the test set."""
-    return ((index, task) for index, _, task in read_matching(test_file, rollout_file, TaskWithRollouts))
+    matching = read_matching(test_file, rollout_file, TaskWithRollouts, shard)
+    return ((index, task) for index, _, task in matching)
+
+
+def _count_tasks(test_file: Path, shard: Shard | None) -> int:
+    """How many tasks of the test set are in a shard."""
+    tasks = read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True)
+    return sum(in_shard(task.session_id, shard) for task in tasks)
 
 
 def _check_graded(journal: Journal, index: int, task: TaskWithRollouts) -> None:
@@ -208,7 +223,7 @@ def _regrade(scores: Scores | None) -> Regrade:
     return Regrade(**asdict(scores)) if scores else Regrade(format_score=None, content_score=None)
 
 
-def print_metrics(eval_file: Path, test_file: Path) -> None:
+def print_metrics(eval_file: Path, test_file: Path, shard: Shard | None = None) -> None:
     """Prints the metrics of an evaluation file as the published table lists them, and over how much of the test set."""
     graded = 0
 
@@ -219,7 +234,7 @@ def print_metrics(eval_file: Path, test_file: Path) -> None:
             yield record
 
     metrics = compute_metrics(rollout for record in records() for rollout in scored_rollouts(record))
-    tasks = sum(1 for _ in read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True))
+    tasks = _count_tasks(test_file, shard)
     if graded < tasks:
         print(f"  over {graded} of {tasks} samples")
     width = max(len(metric.title) for metric in METRICS.values())

@@ -22,6 +22,7 @@ from tuner.learn_to_ask.evaluation.roll_out import RolloutMode, conversation, of
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import choosing_prompt, rollout_prompt
+from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
 
 TRAIN_MODE: TrainMode = "Ra+Rs"  # the prompt that says when to stop
 MAX_TURNS = 12
@@ -37,6 +38,7 @@ def hold_interviews(
     rollout_mode: RolloutMode = "direct",
     max_turns: int,
     user: JobSettings | None = None,
+    shard: Shard | None = None,
     strict: bool,
     test_flag: str = "--test_file_path",
     output_flag: str = "--output_file",
@@ -54,6 +56,7 @@ def hold_interviews(
         rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
         max_turns: After how many questions an interview is broken off, at least 1.
         user: Of the model that answers as the users; `None` for rules.
+        shard: Of the sessions; all without.
         strict: A bad line is an error instead of skipped.
         test_flag: Names `test_file` in messages.
         output_flag: Names `output_file` in messages.
@@ -65,12 +68,14 @@ def hold_interviews(
         UserError: When the samples or what lies at the outputs cannot be used, or every interview failed.
     """
     require_input(test_file, test_flag)
+    if settings.resume:
+        check_same_shard(output_file, output_flag, shard)
     if is_complete(output_file, output_flag, settings):
         return EXIT_DONE
     Journal.check_unfinished(output_file, resume=settings.resume, overwrite=settings.overwrite)
     report, left_out = ReadReport(), Counter[str]()
     place = f"{test_flag} {test_file}"
-    samples = _usable(test_file, place, domain, report, left_out, strict=strict)
+    samples = _usable(test_file, domain, place=place, shard=shard, report=report, left_out=left_out, strict=strict)
     with _answering(user) as (answers, who, usage):
         depends_on = {
             "input": file_digest(test_file),
@@ -81,6 +86,7 @@ def hold_interviews(
             "user": who,
             "unknown_answer": domain.unknown_answer,
             **({"user_prompt": text_digest(choosing_prompt(domain))} if user else {}),
+            **(shard.setting if shard else {}),
         }
         settings = of_mode(settings, rollout_mode, TRAIN_MODE, domain)
         with open_job(output_file, settings, depends_on=depends_on) as job:
@@ -95,14 +101,17 @@ def hold_interviews(
             for index, one in progress(ended, title="interviewing", total=failed, unit="interviews"):
                 job.journal.append(index, _record(one, job, sampling, who))
                 failed -= 1
-            if failed == len(samples):
+            if samples and failed == len(samples):
                 job.journal.drop()
                 reasons = "; ".join(filter(None, (job.usage.reasons(), usage.reasons())))
                 raise UserError(f"{output_file}: not written, every interview failed: {reasons}")
-            written = job.journal.finish(len(samples))
+            not_held = left_out.total() + len(samples) - job.journal.results
+            note_shard(job.journal, shard, Interview, left_out=not_held)
+            written = job.journal.finish(len(samples), Interview)
             changed = not_applied(sampling, job.engine.applied(sampling))
     rows = [
         ("interviews", written),
+        *([("shard", shard)] if shard else []),
         *((f"left out: {why}", sessions) for why, sessions in sorted(left_out.items())),
         *report.skipped_rows,
         ("rollout mode", rollout_mode),
@@ -259,16 +268,25 @@ def _record(one: _UnderWay, job: Job, sampling: Sampling, who: str) -> Interview
 
 
 def _usable(
-    test_file: Path, place: str, domain: Domain, report: ReadReport, left_out: Counter[str], *, strict: bool
+    test_file: Path,
+    domain: Domain,
+    *,
+    place: str,
+    shard: Shard | None,
+    report: ReadReport,
+    left_out: Counter[str],
+    strict: bool,
 ) -> list[Sample]:
-    """The first sample of every session that holds facts; counts why others are left out.
+    """The first sample of every session of a shard that holds facts; counts why others are left out.
 
     Raises:
-        UserError: When none is left, or a log holds the stop token.
+        UserError: When none is left of a whole file, or a log holds the stop token.
     """
     first: dict[str, Sample] = {}
     samples = read_jsonl(test_file, Sample, unique_key="cid", report=report, strict=strict)
     for sample in progress(samples, title="reading", total=count_lines(test_file), unit="samples"):
+        if not in_shard(sample.session_id, shard):
+            continue
         before = first.get(sample.session_id)
         if before is None or len(sample.messages) < len(before.messages):
             first[sample.session_id] = sample
@@ -280,7 +298,7 @@ def _usable(
             left_out[why] += 1
         else:
             usable.append(sample)
-    if not usable:
+    if not usable and not (shard and report.good):
         why = ", ".join(f"{reason} ({sessions})" for reason, sessions in sorted(left_out.items()))
         wanted = why or "one JSON object a line is wanted, a sample of 1_info_extract_pipeline.py"
         raise UserError(f"{place}: holds no session that can be asked: {wanted}")

@@ -23,6 +23,7 @@ from tuner.learn_to_ask.engines.select import (
 )
 from tuner.learn_to_ask.evaluation.hold_interviews import MAX_TURNS, hold_interviews
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING
+from tuner.learn_to_ask.shards import add_shard_argument, parse_shard
 
 USERS = ("rules", "llm")
 
@@ -51,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling_arguments(parser, ROLLOUT_SAMPLING, part="policy", prefix="", presets=presets)
     add_domain_argument(parser)
     add_job_arguments(parser)
+    add_shard_argument(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="user", prefix="user_", offline=False)
     return parser
@@ -59,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Reads the flags, holds the interviews and prints what they are worth."""
     arguments = make_parser().parse_args()
+    shard = parse_shard(arguments.shard)
     user_model = {"model_path": arguments.user_model_path, "model_flag": "--user_model_path"}
     by_model = arguments.user == "llm"
     if by_model:  # before the policy is loaded
@@ -73,6 +76,7 @@ def main() -> int:
         domain=load_domain(arguments.domain),
         rollout_mode=arguments.rollout_mode,
         max_turns=arguments.max_turns,
+        shard=shard,
         user=job_settings(arguments, prefix="user_", **user_model) if by_model else None,
         strict=arguments.strict,
     )

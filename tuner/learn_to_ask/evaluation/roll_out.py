@@ -18,6 +18,7 @@ from tuner.learn_to_ask.evaluation.overlap import Handover
 from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
+from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
 
 ROLLOUT_SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=512, repetition_penalty=1.2)  # as published
 TRAINED_SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=512)  # as training rolls out
@@ -35,6 +36,7 @@ def roll_out(
     train_mode: TrainMode,
     domain: Domain,
     rollout_mode: RolloutMode = "direct",
+    shard: Shard | None = None,
     strict: bool,
     handover: Handover | None = None,
 ) -> int:
@@ -50,6 +52,7 @@ def roll_out(
         train_mode: Which system prompt the policy gets.
         domain: Its texts and its stop token.
         rollout_mode: Whether the policy answers itself or as the model of the agent that is trained.
+        shard: Of the sessions; all without.
         strict: A bad line is an error instead of skipped.
         handover: Gets every task with rollouts as soon as it is on the disk, those of an earlier run included.
 
@@ -60,29 +63,35 @@ def roll_out(
         StoppedError: When the grader at the other end of the handover has failed.
     """
     require_input(test_file, "--test_file_path")
+    if settings.resume:
+        check_same_shard(rollout_file, "--rollout_file_path", shard)
     if is_complete(rollout_file, "--rollout_file_path", settings):
         return EXIT_DONE
     report = ReadReport()
     waiting: dict[int, Task] = {}
-    count = silent = 0
-    total = count_lines(test_file)
+    count = silent = tasks = 0
+    total = count_lines(test_file) // (shard.of if shard else 1)
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
         "prompt": text_digest(rollout_prompt(train_mode, domain)),
         "rollout_mode": rollout_mode,
+        **(shard.setting if shard else {}),
     }
     settings = of_mode(settings, rollout_mode, train_mode, domain)
     with open_job(rollout_file, settings, depends_on=depends_on) as job:
 
         def requests() -> Iterator[Request]:
-            nonlocal count
+            nonlocal count, tasks
             for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
                 if handover and handover.stopped:
                     return
                 if domain.stops_in(task.messages):
                     raise UserError(f"--test_file_path {test_file}: cid {task.cid!r}: {stop_token_in_log(domain)}")
                 index, count = count, count + 1
+                if not in_shard(task.session_id, shard):
+                    continue
+                tasks += 1
                 if not job.journal.done(index):
                     waiting[index] = task
                     yield Request(index, conversation(task.messages, train_mode, rollout_mode, domain))
@@ -110,14 +119,16 @@ def roll_out(
         if not report.good:
             wanted = "one JSON object a line is wanted; the lines above say why"
             raise UserError(f"--test_file_path {test_file}: holds no usable task, {wanted}")
-        job.check_not_all_failed(of=count)
-        written = job.journal.finish(count)
+        job.check_not_all_failed(of=tasks)
+        note_shard(job.journal, shard, TaskWithRollouts, left_out=tasks - job.journal.results)
+        written = job.journal.finish(count, TaskWithRollouts)
         changed = not_applied(sampling, job.engine.applied(sampling))
         if handover:
             handover.end()
 
     rows = [
         ("samples", written),
+        *([("shard", f"{shard}, of {count} samples")] if shard else []),
         *report.skipped_rows,
         ("rollouts a sample", sampling.n),
         ("rollout mode", rollout_mode),
@@ -125,7 +136,7 @@ def roll_out(
         *([("not applied", changed)] if changed else []),
     ]
     job.print_summary(f"rolled out: {rollout_file}", rows, role="policy")
-    return job.exit_code(failed=job.usage.failed.total(), of=count, report=report)
+    return job.exit_code(failed=job.usage.failed.total(), of=tasks, report=report)
 
 
 def of_mode(settings: JobSettings, rollout_mode: RolloutMode, train_mode: TrainMode, domain: Domain) -> JobSettings:

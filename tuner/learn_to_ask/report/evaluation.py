@@ -3,7 +3,7 @@
 import json
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class EvaluatedSample:
         cid: Of the sample.
         session_id: Of its session.
         line: Where it stands in the file, counted from 1.
-        offset: The same in bytes.
+        offset: By which it can be read again.
         task: A hash of what was asked of the policy and the grader; the same task has the same hash in one process.
         should_stop: Whether `decision_truth` is `stop`.
         diagnosis: For showing.
@@ -67,6 +67,7 @@ class Evaluation:
             grading failed.
         ratings: Score -> grades of rollouts graded more than once, shape (rollouts, grades), padded with NaN.
         fields: Which fields the rollouts ask for.
+        read: Gives the record at an offset.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Evaluation:
     values: FloatArray
     ratings: dict[str, FloatArray]
     fields: FieldColumns
+    read: Callable[[int], GradedTask]
 
     @property
     def reference(self) -> bool:
@@ -108,7 +110,7 @@ class EvaluationBuilder:
         Args:
             record: With unique `cid`.
             line: Where it stands, counted from 1.
-            offset: The same in bytes.
+            offset: By which it can be read again.
         """
         scored = scored_rollouts(record)
         for rollout in scored:
@@ -138,8 +140,8 @@ class EvaluationBuilder:
             )
         )
 
-    def build(self, *, name: str, path: str, fields: FieldColumns) -> Evaluation:
-        """All that was taken, as columns, and which fields the rollouts ask for."""
+    def build(self, *, name: str, path: str, fields: FieldColumns, read: Callable[[int], GradedTask]) -> Evaluation:
+        """All that was taken, as columns, which fields the rollouts ask for, and what reads a record again."""
         return Evaluation(
             name=name,
             path=path,
@@ -153,6 +155,7 @@ class EvaluationBuilder:
             values=np.array(self._values).reshape(-1, len(METRICS)),
             ratings={score: _padded(rows) for score, rows in self._ratings.items()},
             fields=fields,
+            read=read,
         )
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -14,7 +13,6 @@ from tuner.learn_to_ask.core.reward import decision, reward
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray
 from tuner.learn_to_ask.evaluation.metrics import METRICS
 from tuner.learn_to_ask.report.evaluation import Evaluation, diagnosis_label
-from tuner.learn_to_ask.report.sound_file import EVALUATION
 
 MAX_EXAMPLES = 500
 MAX_BYTES = 8_000_000  # of embedded text, so that the page stays below 10 MB
@@ -34,12 +32,11 @@ class Examples:
     items: list[dict[str, Any]]
 
 
-def choose_examples(evaluations: Sequence[Evaluation], files: Sequence[Path]) -> Examples:
+def choose_examples(evaluations: Sequence[Evaluation]) -> Examples:
     """Chooses samples and reads their texts.
 
     Args:
-        evaluations: Comparable with one another.
-        files: Where they were read from.
+        evaluations: Comparable with one another, read from files.
     """
     offsets = [{sample.cid: sample.offset for sample in evaluation.samples} for evaluation in evaluations]
     cids = list(dict.fromkeys(cid for known in offsets for cid in known))
@@ -47,8 +44,8 @@ def choose_examples(evaluations: Sequence[Evaluation], files: Sequence[Path]) ->
     left = MAX_BYTES
     for cid in rank_examples(evaluations, cids)[:MAX_EXAMPLES]:
         records = [
-            EVALUATION.read(file, known[cid]) if cid in known else None
-            for file, known in zip(files, offsets, strict=True)
+            evaluation.read(known[cid]) if cid in known else None
+            for evaluation, known in zip(evaluations, offsets, strict=True)
         ]
         item = _item(records)
         size = len(json.dumps(item, ensure_ascii=False).encode())

@@ -15,7 +15,7 @@ from tuner.learn_to_ask.report.evaluation import (
     names_or_unknown,
 )
 from tuner.learn_to_ask.report.field_columns import FieldColumns
-from tuner.learn_to_ask.report.sound_file import EVALUATION
+from tuner.learn_to_ask.report.sound_file import EVALUATION, SoundFile
 
 
 def read_evaluation(path: Path, *, name: str) -> Evaluation:
@@ -29,17 +29,15 @@ def read_evaluation(path: Path, *, name: str) -> Evaluation:
         UserError: When the file is not sound, see `sound_file`.
     """
     builder = EvaluationBuilder()
-    for number, offset, record in EVALUATION.lines(path, title=f"reading {name}"):
+    file = SoundFile(EVALUATION, path)
+    for number, offset, record in file.records(title=f"reading {name}"):
         builder.add(record, line=number, offset=offset)
-    with path.open("rb") as file:
-        fields = collect_fields(
-            progress(
-                by_session(builder.samples), title=f"reading the questions of {name}", total=None, unit="sessions"
-            ),
-            lambda position: EVALUATION.read_at(file, builder.samples[position].offset),
-            excluded=_excluded(builder.domain),
-        )
-    return builder.build(name=name, path=str(path), fields=fields)
+    fields = collect_fields(
+        progress(by_session(builder.samples), title=f"reading the questions of {name}", total=None, unit="sessions"),
+        lambda position: file.read(builder.samples[position].offset),
+        excluded=_excluded(builder.domain),
+    )
+    return builder.build(name=name, path=str(path), fields=fields, read=file.read)
 
 
 def _excluded(domain: RecordDomain | None) -> str:

@@ -1,15 +1,19 @@
-"""Reads a finished JSON Lines file record by record, and refuses it at the first line that is not sound."""
+"""Reads a finished file record by record, whatever its format, refuses it at the first that is not sound, and again."""
 
+import tempfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar, cast
 
 from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.core.records import GradedTask, Interview
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.journal import journal_path
-from tuner.learn_to_ask.jsonl import LineError, parse_line
+from tuner.learn_to_ask.jsonl import LineError, parse_line, parse_row
+from tuner.learn_to_ask.keys import Keys
+from tuner.learn_to_ask.rows import raw_rows
 
 RecordT = TypeVar("RecordT", GradedTask, Interview)
 
@@ -32,70 +36,6 @@ class FileKind(Generic[RecordT]):
     unit: str
     finish: str
 
-    def lines(self, path: Path, *, title: str) -> Iterator[tuple[int, int, RecordT]]:
-        """Every record with its line, counted from 1, and its offset in bytes, one in memory at a time.
-
-        Args:
-            path: Of the file.
-            title: Stands before the progress bar.
-
-        Raises:
-            UserError: When the file is missing, empty or unfinished, or for its first line that is no such record,
-                repeats a key or is of another domain than those before.
-        """
-        self._require_finished(path)
-        line_of: dict[str, int] = {}
-        domain = None
-        for number, offset, line in progress(_lines(path), title=title, total=None, unit=f"{self.unit}s"):
-            try:
-                record = parse_line(line, self.record)
-            except LineError as error:
-                if not line.endswith(b"\n"):
-                    raise UserError(
-                        f"{path}:{number}: the {self.name} is cut off here, in the middle of a line; copy the file "
-                        f"again, or, if the {self.name} was interrupted, {self.finish}"
-                    ) from error
-                raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound {self.name}") from error
-            key: str = getattr(record, self.key)
-            if key in line_of:
-                raise UserError(
-                    f"{path}:{number}: duplicate {self.key} {key!r}, also on line {line_of[key]}; a {self.unit} may "
-                    f"stand in an {self.name} once"
-                )
-            if domain not in (None, record.domain):
-                raise UserError(
-                    f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an "
-                    f"{self.name} is of one domain"
-                )
-            line_of[key], domain = number, record.domain
-            yield number, offset, record
-        if not line_of:
-            raise UserError(f"{path}: holds no {self.unit}; {self.finish}")
-
-    def read(self, path: Path, offset: int) -> RecordT:
-        """The record that starts at some byte of a file already read."""
-        with path.open("rb") as file:
-            return self.read_at(file, offset)
-
-    def read_at(self, file: BinaryIO, offset: int) -> RecordT:
-        """The record that starts at some byte of an open file."""
-        file.seek(offset)
-        return parse_line(file.readline(), self.record)
-
-    def _require_finished(self, path: Path) -> None:
-        """Refuses a file that is not there yet, or empty.
-
-        Raises:
-            UserError: Saying how to get it.
-        """
-        if not path.is_file():
-            journal = journal_path(path)
-            if journal.exists():
-                raise UserError(f"{path}: the {self.name} is unfinished, {journal} holds what is done; {self.finish}")
-            raise UserError(f"{path}: no such file")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty")
-
 
 EVALUATION = FileKind(
     record=GradedTask,
@@ -113,11 +53,78 @@ INTERVIEWS = FileKind(
 )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and bytes of every line that is not blank."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, offset, line
-            offset += len(line)
+class SoundFile(Generic[RecordT]):
+    """A finished file, read once in order and then at will, one record in memory at a time.
+
+    The records are copied to a temporary file, in which they can be found again whatever the format.
+    """
+
+    def __init__(self, kind: FileKind[RecordT], path: Path) -> None:
+        """Looks whether there is a finished file.
+
+        Args:
+            kind: What it holds.
+            path: Plain, compressed or Parquet.
+
+        Raises:
+            UserError: When it is missing, empty or unfinished, saying how to get it.
+        """
+        self._kind: FileKind[RecordT] = kind
+        self._path = path
+        if not path.is_file():
+            journal = journal_path(path)
+            if journal.exists():
+                raise UserError(f"{path}: the {kind.name} is unfinished, {journal} holds what is done; {kind.finish}")
+            raise UserError(f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty")
+        self._copy = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115, closed with this object
+
+    def records(self, *, title: str) -> Iterator[tuple[int, int, RecordT]]:
+        """Every record with its line or row, counted from 1, and the offset by which `read` finds it.
+
+        Args:
+            title: Stands before the progress bar.
+
+        Raises:
+            UserError: For the first line that is no such record, repeats a key or is of another domain than those
+                before, or when there is none.
+        """
+        kind, path = self._kind, self._path
+        seen, lines = Keys(), array("Q")
+        domain = None
+        for number, row in progress(raw_rows(path, kind.record), title=title, total=None, unit=f"{kind.unit}s"):
+            try:
+                record = parse_row(row, kind.record)
+            except LineError as error:
+                if isinstance(row, bytes) and not row.endswith(b"\n"):
+                    raise UserError(
+                        f"{path}:{number}: the {kind.name} is cut off here, in the middle of a line; copy the file "
+                        f"again, or, if the {kind.name} was interrupted, {kind.finish}"
+                    ) from error
+                raise UserError(f"{path}:{number}: {error.reason}; this is no line of a sound {kind.name}") from error
+            key: str = getattr(record, kind.key)
+            if not seen.add(key):
+                raise UserError(
+                    f"{path}:{number}: duplicate {kind.key} {key!r}, also on line {lines[seen.find(key)]}; a "
+                    f"{kind.unit} may stand in an {kind.name} once"
+                )
+            lines.append(number)
+            if domain not in (None, record.domain):
+                raise UserError(
+                    f"{path}:{number}: is of domain {record.domain.name}, the lines before of another; an "
+                    f"{kind.name} is of one domain"
+                )
+            domain = record.domain
+            offset = self._copy.tell()
+            self._copy.write(row.rstrip(b"\n") if isinstance(row, bytes) else record.model_dump_json().encode())
+            self._copy.write(b"\n")
+            yield number, offset, record
+        if not lines:
+            raise UserError(f"{path}: holds no {kind.unit}; {kind.finish}")
+
+    def read(self, offset: int) -> RecordT:
+        """The record at an offset of one that was read before."""
+        self._copy.seek(offset)
+        record: RecordT = parse_line(self._copy.readline(), self._kind.record)
+        return record

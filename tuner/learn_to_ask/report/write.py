@@ -58,7 +58,7 @@ def write_report(
         evaluations,
         watch=lambda every: progress(every, title="computing intervals", total=len(every), unit="evaluations"),
     )
-    examples = choose_examples(evaluations, files)
+    examples = choose_examples(evaluations)
     texts = (
         to_markdown(report, interviews),
         json.dumps(dataclasses.asdict(report), ensure_ascii=False, allow_nan=False, indent=1) + "\n",

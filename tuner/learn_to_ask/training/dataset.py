@@ -3,16 +3,24 @@
 from pathlib import Path
 
 from tuner.learn_to_ask.core.records import Task
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl, require_input, write_jsonl
+
+TRAIN_FILES = ("train.jsonl", "train.jsonl.gz", "train.jsonl.zst", "train.parquet")
 
 
 def train_file(data: Path) -> Path:
-    """The train split that `--data` names: `train.jsonl` in a folder, or the file itself.
+    """The train split that `--data` names: the file itself, or in a folder `train.jsonl`, compressed or as Parquet.
 
     Raises:
-        UserError: When there is no such file, or it is empty.
+        UserError: When there is no such file, more than one, or it is empty.
     """
-    return require_input(data / "train.jsonl" if data.is_dir() else data, "--data")
+    if not data.is_dir():
+        return require_input(data, "--data")
+    there = [data / name for name in TRAIN_FILES if (data / name).exists()]
+    if len(there) > 1:
+        raise UserError(f"--data {data}: holds {' and '.join(file.name for file in there)}; name one of them")
+    return require_input(there[0] if there else data / TRAIN_FILES[0], "--data")
 
 
 def stage_dataset(data: Path, folder: Path) -> int:
@@ -23,7 +31,7 @@ def stage_dataset(data: Path, folder: Path) -> int:
     string would break its schema. The copy holds only what workflow and judge read.
 
     Args:
-        data: The folder that holds `train.jsonl`, or the file itself.
+        data: The file, or the folder that holds it, see `train_file`.
         folder: Gets the copy; must be visible to every node of the cluster.
 
     Returns:

@@ -94,7 +94,7 @@ _HELP = {
     "grader_api_key_env": "environment variable with the openai grader's key; must be set where Ray's workers run",
     "grader_extra_json": "fields to add to the openai grader's requests or, with null, to leave out, as a JSON object: "
     '\'{"enable_thinking": false, "top_p": null}\'',
-    "data": "folder with train.jsonl of script 2, or the file itself",
+    "data": "folder with train.jsonl of script 2 (or .jsonl.gz, .jsonl.zst, .parquet), or the file itself",
     "domain": "YAML file of the field that the interviews are about, or the name of one that comes with the package",
     "total_epochs": "passes over the data",
     "total_steps": "training steps; overrides --total_epochs",

@@ -74,7 +74,7 @@ def judge_sessions(sessions: Iterable[Session], *, input_file: Path, rules: str,
             judgement = Judgement(session_id=waiting.pop(answer.key), score=score, think=think)
             job.journal.append(answer.key, judgement, failed=score is None)
         job.check_not_all_failed(of=asked)
-        job.journal.finish(count)
+        job.journal.finish(count, Judgement)
     job.print_summary(f"judged: {settings.judgements_file}", [("sessions", count)], role="judge")
     return job.exit_code(failed=job.journal.failed, of=count)
 

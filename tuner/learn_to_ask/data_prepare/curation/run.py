@@ -100,7 +100,7 @@ def curate(
         raise UserError(
             f"IN {input_file}: no session is left, {count} were dropped as {reason}; loosen what drops them"
         )
-    write_jsonl(output_file, _kept(input_file, survey, examiner, title="writing"))
+    write_jsonl(output_file, _kept(input_file, survey, examiner, title="writing"), Session)
     dropped = survey.dropped()
     rows: list[tuple[str, object]] = [("sessions", f"{lines.good:,}")]
     rows += [(f"dropped: {reason.title}", f"{dropped[reason.key]:,}") for reason in stated if dropped[reason.key]]

@@ -1,20 +1,18 @@
 """Reads the rows of a file, whatever holds them: JSON Lines, whole JSON, CSV or Parquet."""
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tuner.learn_to_ask.data_prepare.formats.rows import Row
-from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular, csv_rows, is_parquet, parquet_rows
+from tuner.learn_to_ask.data_prepare.formats.tabular import Tabular, csv_rows, parquet_rows
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.jsonl import LineError, ReadReport, open_lines, parse_json
+from tuner.learn_to_ask.jsonl import LineError, ReadReport, parse_json
+from tuner.learn_to_ask.storage import is_parquet, open_lines
 
 # Bytes that may be in memory at once: of a line, or of a file that is not one value a line.
 LARGEST = 128 << 20
@@ -69,7 +67,7 @@ def read_rows(path: Path, reading: Reading, report: ReadReport) -> Iterator[Row]
     Raises:
         UserError: When it is empty, none of the formats, or too large for the memory.
     """
-    with _opened(path) as file:
+    with open_lines(path) as file:
         head = file.read(_HEAD)
     text = head.removeprefix(_BOM).lstrip(_BLANK)
     if not text:
@@ -79,7 +77,7 @@ def read_rows(path: Path, reading: Reading, report: ReadReport) -> Iterator[Row]
     for magic, name in _OTHER.items():
         if head.startswith(magic):
             raise UserError(f"{path}: is {name}; export it as CSV, Parquet or JSON Lines")
-    if is_parquet(head):
+    if is_parquet(path):
         yield from parquet_rows(path, reading.table)
     elif text.startswith((b"{", b"[")):
         yield from _json_rows(path, reading, report)
@@ -89,22 +87,6 @@ def read_rows(path: Path, reading: Reading, report: ReadReport) -> Iterator[Row]
         yield from csv_rows(_lines(path), reading.table, report, path=path, strict=reading.strict)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read from, decompressed.
-
-    Raises:
-        UserError: When its compression is damaged.
-    """
-    import zstandard
-
-    try:
-        with open_lines(path) as file:
-            yield file
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: the compressed file is damaged or cut off: {error}") from error
-
-
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of every line.
 
@@ -112,7 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         UserError: For a line that is too long to be held.
     """
     number = 0
-    with _opened(path) as file:
+    with open_lines(path) as file:
         while line := file.readline(LARGEST):
             number += 1
             if len(line) == LARGEST and not line.endswith(b"\n"):
@@ -171,7 +153,7 @@ def _whole_values(path: Path, *, nan: bool) -> list[Any] | None:
     except LineError:
         pass
     is_whole = first.startswith(b"[") or first == b"{"  # else it may be a bad line among good ones
-    with _opened(path) as file:
+    with open_lines(path) as file:
         text = file.read(LARGEST + 1)
     if len(text) > LARGEST:
         if is_whole:

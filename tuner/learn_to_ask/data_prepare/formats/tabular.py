@@ -10,9 +10,9 @@ from tuner.learn_to_ask.data_prepare.formats.rows import Row
 from tuner.learn_to_ask.data_prepare.formats.table import Columns
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport
+from tuner.learn_to_ask.parquet import iter_rows, parquet_file
 
 _SEPARATORS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,6 @@ class Tabular:
 
     columns: Columns
     separator: str
-
-
-def is_parquet(head: bytes) -> bool:
-    """Whether a file that begins like this is Parquet."""
-    return head.startswith(b"PAR1")
 
 
 def csv_rows(
@@ -92,22 +87,13 @@ def parquet_rows(path: Path, table: Tabular | None) -> Iterator[Row]:
     Raises:
         UserError: When it is damaged or a column is missing.
     """
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if table is not None:
-                _check_names(names, table, path)
-            wanted = [name for name in names if table is None or name in (*table.columns.names, "diagn")]
-            number = 0
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted, use_threads=False):
-                for value in batch.to_pylist():
-                    yield Row(f"{path} row {number}", f"{path.stem}-{number}", value)
-                    number += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from error
+    with parquet_file(path) as file:
+        names = file.schema_arrow.names
+        if table is not None:
+            _check_names(names, table, path)
+        wanted = [name for name in names if table is None or name in (*table.columns.names, "diagn")]
+        for number, value in enumerate(iter_rows(file, wanted)):
+            yield Row(f"{path} row {number}", f"{path.stem}-{number}", value)
 
 
 def _check_header(header: list[str], table: Tabular, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Interview files as columns: what the statistics need of their records, without their texts; and what is refused."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.bootstrap import FloatArray
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, Observed, measure, observe
 from tuner.learn_to_ask.report.evaluation import diagnosis_label, names_or_unknown, sampling_label
-from tuner.learn_to_ask.report.sound_file import INTERVIEWS
+from tuner.learn_to_ask.report.sound_file import INTERVIEWS, SoundFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ class InterviewFile:
         sessions: By `session_id`, whatever their order in the file, so that no figure depends on it.
         held: The policy's interviews, in the order of `sessions`.
         logged: The logged expert's, likewise.
+        read: Gives the interview at an offset.
     """
 
     name: str
@@ -78,6 +79,7 @@ class InterviewFile:
     sessions: list[HeldSession]
     held: Courses
     logged: Courses
+    read: Callable[[int], Interview]
 
 
 def read_interviews(path: Path, *, name: str) -> InterviewFile:
@@ -95,7 +97,8 @@ def read_interviews(path: Path, *, name: str) -> InterviewFile:
     logged: list[Observed] = []
     policies, users, samplings = set[str](), set[str](), set[str]()
     domain, max_turns = RecordDomain(), 0
-    for line, offset, one in INTERVIEWS.lines(path, title=f"reading {name}"):
+    file = SoundFile(INTERVIEWS, path)
+    for line, offset, one in file.records(title=f"reading {name}"):
         if max_turns not in (0, one.max_turns):
             raise UserError(
                 f"{path}:{line}: is broken off after {one.max_turns} turns, the lines before after {max_turns}; hold "
@@ -120,6 +123,7 @@ def read_interviews(path: Path, *, name: str) -> InterviewFile:
         sessions=[sessions[place] for place in order],
         held=_courses([held[place] for place in order]),
         logged=_courses([logged[place] for place in order]),
+        read=file.read,
     )
 
 

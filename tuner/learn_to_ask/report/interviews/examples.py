@@ -11,7 +11,6 @@ from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, observe
 from tuner.learn_to_ask.report.evaluation import diagnosis_label
 from tuner.learn_to_ask.report.examples import MAX_BYTES, MAX_EXAMPLES, Examples
 from tuner.learn_to_ask.report.interviews.columns import InterviewFile
-from tuner.learn_to_ask.report.sound_file import INTERVIEWS
 
 _COVERAGE = list(METRICS).index("coverage")
 
@@ -27,7 +26,7 @@ def choose_interviews(files: Sequence[InterviewFile]) -> Examples:
     left = MAX_BYTES
     for session_id in rank_sessions(files)[:MAX_EXAMPLES]:
         records = [
-            INTERVIEWS.read(file.path, sessions[session_id].offset) if session_id in sessions else None
+            file.read(sessions[session_id].offset) if session_id in sessions else None
             for file, sessions in zip(files, known, strict=True)
         ]
         item = _item(records)
