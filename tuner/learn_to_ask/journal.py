@@ -49,7 +49,7 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
-        self.resumed = sum(offset >= 0 for offset in self._offsets)
+        self.resumed = self.kept
 
     def _open(self, fingerprint: dict[str, str], *, resume: bool, overwrite: bool) -> None:
         """Locks the file, then continues, drops or refuses what it holds."""
@@ -81,6 +81,16 @@ class Journal:
     def done(self, index: int) -> bool:
         """Whether the result with this index is on the disk."""
         return index < len(self._offsets) and self._offsets[index] >= 0
+
+    @property
+    def kept(self) -> int:
+        """Results so far, those of earlier runs included."""
+        return sum(offset >= 0 for offset in self._offsets)
+
+    def forget(self, index: int) -> None:
+        """Has this run make a result anew; until it does, the file keeps what it has for the next `--resume`."""
+        if self.done(index):
+            self._offsets[index] = -1
 
     def record(self, index: int) -> dict[str, Any]:
         """The result with this index, which is `done`; leaves the end of the file as the place to write on."""

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
 from tuner.learn_to_ask.core.reward import TRAIN_MODES
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of
 from tuner.learn_to_ask.engines.offline import grader
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
@@ -86,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling_arguments(parser, GRADER_SAMPLING, part="grader", prefix="grader_", presets=grader_presets)
     add_domain_argument(parser)
     add_job_arguments(parser)
+    add_budget_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     return parser
@@ -102,6 +104,7 @@ def main() -> int:
     rolled_out = arguments.resume and arguments.rollout_file_path.exists()
     policy_engine = "" if rolled_out else check_engine(arguments, prefix="eval_", **policy_model)
     grader_engine = check_engine(arguments, prefix="grader_", **grader_model)
+    budget = budget_of(arguments)
     check_earlier_run(
         arguments.test_file_path,
         arguments.rollout_file_path,
@@ -117,7 +120,7 @@ def main() -> int:
         roll_out,
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
-        settings=job_settings(arguments, prefix="eval_", **policy_model),
+        settings=job_settings(arguments, prefix="eval_", **policy_model, budget=None if rolled_out else budget),
         sampling=sampling_of(arguments, prefix="", n=arguments.rollout_repeat),
         train_mode=arguments.train_mode,
         domain=domain,
@@ -129,7 +132,9 @@ def main() -> int:
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
-        settings=job_settings(arguments, prefix="grader_", **grader_model, offline_rule=partial(grader, domain)),
+        settings=job_settings(
+            arguments, prefix="grader_", **grader_model, offline_rule=partial(grader, domain), budget=budget
+        ),
         sampling=sampling_of(arguments, prefix="grader_"),
         domain=domain,
         grade_repeat=arguments.grade_repeat,

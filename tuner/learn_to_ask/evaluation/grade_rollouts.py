@@ -11,7 +11,7 @@ from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.reward import Scores, grade, needs_grader
 from tuner.learn_to_ask.engines.base import Request, Sampling
-from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.job import JobSettings, Left, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.metrics import METRICS, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.evaluation.overlap import Handover, Item
@@ -58,6 +58,7 @@ def evaluate(
         The exit code.
 
     Raises:
+        BudgetReachedError: When the rest would cost too much, also at the other end of the handover.
         StoppedError: When the policy at the other end of the handover has failed.
         UserError: When the rollouts are not those of the test set, or an unfinished run graded others.
     """
@@ -69,18 +70,24 @@ def evaluate(
         return EXIT_DONE
     waiting: dict[int, Grading] = {}
     keys: dict[int, tuple[int, int, int]] = {}
-    last = samples = asked = rollouts = 0
-    ticks = progress(itertools.count(), title="grading", total=count_lines(test_file), unit="samples")
+    last = samples = new = asked = rollouts = 0
+    total = count_lines(test_file)
+    ticks = progress(itertools.count(), title="grading", total=total, unit="samples")
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
         "prompt": text_digest(reward_prompt(domain)),
         "grade_repeat": str(grade_repeat),
     }
-    with open_job(eval_file, settings, depends_on=depends_on) as job:
+
+    def left() -> Left:
+        samples_left = total - job.journal.kept
+        return Left(f"{samples_left:,} of {total:,} samples", samples_left * asked / max(new, 1))
+
+    with open_job(eval_file, settings, depends_on=depends_on, left=left) as job:
 
         def requests(items: Iterable[Item]) -> Iterator[Request]:
-            nonlocal last, samples, asked, rollouts
+            nonlocal last, samples, new, asked, rollouts
             for index, task in items:
                 next(ticks)
                 last, samples, rollouts = max(last, index), samples + 1, rollouts + len(task.rollouts)
@@ -88,13 +95,16 @@ def evaluate(
                     _check_graded(job.journal, index, task)
                     continue
                 _check_domain(task, domain)
+                new += 1
                 grading = Grading(task, grade_repeat)
                 if grading.finished:
                     job.journal.append(index, grading.graded_task(job.engine.description))
                     continue
-                waiting[index] = grading
+                if not job.stopped:
+                    waiting[index] = grading
                 for position, round_ in sorted(grading.open):
-                    keys[asked] = (index, position, round_)
+                    if not job.stopped:
+                        keys[asked] = (index, position, round_)
                     rollout = task.rollouts[position]
                     yield Request(asked, grading_messages(task.messages, rollout, task.info_truth, domain))
                     asked += 1
