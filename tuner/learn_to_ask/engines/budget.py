@@ -179,6 +179,20 @@ class Meter:
         return self.unseen_bytes + _size(message["content"] for message in request.messages)
 
 
+def tokens_of(
+    messages: list[dict[str, str]], texts: list[str], prompt_tokens: int, completion_tokens: int
+) -> tuple[int, int, bool]:
+    """Tokens of a prompt and its answers as they were told, and estimated where they are 0; whether any had to be."""
+    if prompt_tokens and completion_tokens:
+        return prompt_tokens, completion_tokens, False
+    read, said = _size(message["content"] for message in messages), _size(texts)
+    return (
+        prompt_tokens or round(read / _BYTES_A_TOKEN),
+        completion_tokens or round(said / _BYTES_A_TOKEN),
+        True,
+    )
+
+
 def _size(texts: Iterable[str]) -> int:
     """Bytes of texts in UTF-8; lone surrogates are sent as one character too."""
     return sum(len(text.encode("utf-8", "replace")) for text in texts)
