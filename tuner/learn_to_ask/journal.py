@@ -49,7 +49,7 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
-        self.resumed = self.kept
+        self.resumed = self.results
 
     def _open(self, fingerprint: dict[str, str], *, resume: bool, overwrite: bool) -> None:
         """Locks the file, then continues, drops or refuses what it holds."""
@@ -83,8 +83,8 @@ class Journal:
         return index < len(self._offsets) and self._offsets[index] >= 0
 
     @property
-    def kept(self) -> int:
-        """Results so far, those of earlier runs included."""
+    def results(self) -> int:
+        """How many are on the disk."""
         return sum(offset >= 0 for offset in self._offsets)
 
     def forget(self, index: int) -> None:

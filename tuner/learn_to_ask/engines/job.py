@@ -138,7 +138,7 @@ class Job:
         """
         left = left or Left(f"{self.left:,.0f} requests", self.left)
         usage, prices = self.usage, self.settings.prices
-        rows: list[tuple[str, object]] = [("results kept", self.journal.kept), ("left", left.said)]
+        rows: list[tuple[str, object]] = [("results kept", self.journal.results), ("left", left.said)]
         if usage.answered:
             each = left.requests / usage.answered
             tokens_in, tokens_out = usage.prompt_tokens * each, usage.completion_tokens * each

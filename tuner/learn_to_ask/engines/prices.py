@@ -94,9 +94,15 @@ def of_endpoint(base_url: str, model: str) -> Prices | None:
 
     Args:
         base_url: Of the endpoint: the same model costs different things at different hosts, and nothing at one's own.
+            Of several, separated by spaces, which must all charge the same.
         model: The name under which it offers the model.
     """
-    host = urlsplit(base_url).hostname or ""
+    found = {_of_host(urlsplit(url).hostname or "", model) for url in base_url.split()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _of_host(host: str, model: str) -> Prices | None:
+    """What the service of a host charges."""
     provider = next((name for end, name in _PROVIDERS.items() if host == end or host.endswith(f".{end}")), None)
     if provider is None:
         return None

@@ -81,7 +81,7 @@ def evaluate(
     }
 
     def left() -> Left:
-        samples_left = total - job.journal.kept
+        samples_left = total - job.journal.results
         return Left(f"{samples_left:,} of {total:,} samples", samples_left * asked / max(new, 1))
 
     with open_job(eval_file, settings, depends_on=depends_on, left=left) as job:

@@ -76,7 +76,7 @@ def roll_out(
     settings = of_mode(settings, rollout_mode, train_mode, domain)
 
     def left() -> Left:
-        return Left(f"{total - job.journal.kept:,} of {total:,} samples", total - job.journal.kept)
+        return Left(f"{total - job.journal.results:,} of {total:,} samples", total - job.journal.results)
 
     with open_job(rollout_file, settings, depends_on=depends_on, left=left) as job:
 
