@@ -10,7 +10,7 @@ import pytest
 from fault_server import GOOD, HANG, Fault, FaultServer
 from interviews import QUESTIONS, STOP, diarrhea
 from medical import extract_answer
-from run_scripts import EVALUATE, EXTRACT, SESSION, error_of, run, write
+from run_scripts import EVALUATE, EXTRACT, PACKAGE, SESSION, error_of, run, write
 
 GRADE = "<think>fits</think><format_score>1.0</format_score><content_score>0.5</content_score>"
 
@@ -114,6 +114,14 @@ def test_nothing_is_sent_when_the_budget_is_unusable(tmp_path):
         ]:
             assert error in error_of(extract(tmp_path, server, *flags))
         assert server.received == 0
+
+
+def test_curate_takes_a_budget_for_its_judge_only(tmp_path):
+    write(tmp_path / "in.jsonl", *sessions(1))
+
+    done = run(tmp_path, PACKAGE / "data_prepare" / "curate.py", "in.jsonl", "out.jsonl", "--max_usd=1")
+
+    assert error_of(done) == "--max_usd: nobody judges; pass --judge as well"
 
 
 def test_a_server_that_reports_no_usage_is_counted_by_estimate_and_the_summary_says_so(tmp_path):

@@ -1,5 +1,6 @@
 """What a run may spend: the bound on what is under way, what replies come to, and where a run stops."""
 
+import argparse
 import itertools
 import threading
 from argparse import Namespace
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from tuner.learn_to_ask.engines.base import CUT_OFF, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.budget import Amount, Budget, Meter
-from tuner.learn_to_ask.engines.budget_flags import budget_of, prices_of
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of, prices_of
 from tuner.learn_to_ask.engines.prices import Prices, of_endpoint, of_tinker, tinker_prices
 from tuner.learn_to_ask.engines.retrying import Usage, ask
+from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, job_settings
 from tuner.learn_to_ask.errors import BudgetReachedError, UserError
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=100)
@@ -290,6 +292,26 @@ def test_flags_override_the_tables_and_the_tables_fill_in_what_flags_leave_open(
     assert prices_of(openai, prefix="eval_", model_path=None) == Prices(1.0, 2.0)
 
 
+def test_a_local_model_costs_nothing_and_the_run_says_which_flags_would_change_that(capsys):
+    parser = argparse.ArgumentParser()
+    add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
+    add_job_arguments(parser)
+    add_budget_arguments(parser)
+
+    def settings(*flags):
+        arguments = parser.parse_args(["--eval_engine=transformers", "--max_usd=1", *flags])
+        model = {"model_path": "org/model", "model_flag": "--eval_model_path"}
+        return job_settings(arguments, prefix="eval_", **model, budget=budget_of(arguments))
+
+    assert settings().meter.prices is None
+    said = (
+        "the transformers engine costs nothing without --eval_price_in and --eval_price_out; --max_tokens_total limits"
+    )
+    assert said in capsys.readouterr().err
+    assert settings("--eval_price_in=1", "--eval_price_out=2").meter.prices == Prices(1.0, 2.0)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "model_path", "missing"),
     [
@@ -326,6 +348,9 @@ def test_an_endpoint_has_litellms_prices_where_the_host_is_one_it_lists():
     assert (known.tokens_in, known.tokens_out) == (pytest.approx(0.15), pytest.approx(0.60))
     assert "LiteLLM" in known.source
     assert of_endpoint("https://openrouter.ai/api/v1", "openai/gpt-4o") is not None
+    # several servers must charge the same
+    assert of_endpoint("https://api.openai.com/v1 https://eu.api.openai.com/v1", "gpt-4o-mini") == known
+    assert of_endpoint("https://api.openai.com/v1 http://127.0.0.1:8000/v1", "gpt-4o-mini") is None
     # the same name elsewhere costs something else, or nothing
     assert of_endpoint("http://127.0.0.1:8000/v1", "gpt-4o-mini") is None
     assert of_endpoint("https://api.openai.com/v1", "no-such-model") is None

@@ -253,6 +253,11 @@ def _meter(
         return None
     required_by = "--max_usd" if budget.max_usd is not None and name not in LOCAL_ENGINES else ""
     prices = prices_of(arguments, prefix=prefix, model_path=model_path, required_by=required_by)
+    if budget.max_usd is not None and prices is None:
+        flags = f"--{prefix}price_in and --{prefix}price_out"
+        print(
+            f"--max_usd: the {name} engine costs nothing without {flags}; --max_tokens_total limits it", file=sys.stderr
+        )
     return Meter(budget=budget, prices=prices)
 
 
