@@ -62,7 +62,7 @@ def test_a_step_is_counted_by_what_each_token_was_for():
         rollout("a", 10, 4, grader_prompt_tokens=100.0, grader_answer_tokens=20.0),
         rollout("a", 10, 5, grader_prompt_tokens=101.0, grader_answer_tokens=30.0),
         rollout("a", 10, 6),
-        rollout("b", 7, 1),
+        rollout(2, 7, 1),  # Trinity's own tasks have numbers
     ]
 
     assert counted(rollouts, size=4) == Tokens(

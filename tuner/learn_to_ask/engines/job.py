@@ -48,10 +48,12 @@ class Left:
     Attributes:
         said: In words.
         requests: How many requests it takes, as far as that is known.
+        beside: What another engine was asked along with them, and its prices.
     """
 
     said: str
     requests: float
+    beside: tuple[Usage, Prices | None] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,10 +142,12 @@ class Job:
         usage, prices = self.usage, self.settings.prices
         rows: list[tuple[str, object]] = [("results kept", self.journal.results), ("left", left.said)]
         if usage.answered:
-            each = left.requests / usage.answered
-            tokens_in, tokens_out = usage.prompt_tokens * each, usage.completion_tokens * each
-            usd = f", {prices.cost(tokens_in, tokens_out):.4f} USD" if prices else ""
-            rows.append(("would take", f"about {tokens_in + tokens_out:,.0f} tokens{usd}, by this run's average"))
+            share = left.requests / usage.answered
+            parts = [(usage, prices), *([left.beside] if left.beside else [])]
+            tokens = sum(part.prompt_tokens + part.completion_tokens for part, _ in parts)
+            charged = [price.cost(part.prompt_tokens, part.completion_tokens) for part, price in parts if price]
+            usd = f", {share * sum(charged):.4f} USD" if charged else ""
+            rows.append(("would take", f"about {share * tokens:,.0f} tokens{usd}, by this run's average"))
         rows += [*usage.rows(prices), *self.engine.summary(), ("engine", self.engine.description)]
         print_summary(f"stopped at the budget: {self.journal.output}", rows, started=self.started)
 

@@ -83,7 +83,8 @@ def hold_interviews(
 
         def left() -> Left:
             turns = sum(max_turns - len(one.held.turns) for one in under_way.values() if one.policy_is_next)
-            return Left(f"{len(under_way):,} of {len(samples):,} interviews, at most {turns:,} answers", turns)
+            said = f"{len(under_way):,} of {len(samples):,} interviews, at most {turns:,} answers"
+            return Left(said, turns, beside=(usage, user.prices) if user else None)
 
         with open_job(output_file, settings, depends_on=depends_on, left=left) as job:
             for index, sample in enumerate(samples):

@@ -29,12 +29,13 @@ class CountTokens(ExperienceOperatorV1):  # type: ignore[misc]  # Trinity has no
         grader = dict.fromkeys(GRADER_METRICS, 0.0)
         prompts_seen: set[str] = set()
         for exp in exps:
-            if exp.eid.task.startswith(MISSING):
+            task = str(exp.eid.task)  # Trinity's are numbers
+            if task.startswith(MISSING):
                 continue
             prompt += exp.prompt_length
-            repeated += exp.prompt_length if exp.eid.task in prompts_seen else 0
+            repeated += exp.prompt_length if task in prompts_seen else 0
             response += len(exp.tokens) - exp.prompt_length
-            prompts_seen.add(exp.eid.task)
+            prompts_seen.add(task)
             for name in grader:
                 grader[name] += (exp.metrics or {}).get(name, 0.0)
         trained = sum(len(exp.tokens) for exp in exps)
