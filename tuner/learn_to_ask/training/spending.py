@@ -1,5 +1,6 @@
 """What main.py does about money around a run: a budget that reaches for a step, and what came of it."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +47,12 @@ def spent_rows(job_folder: Path) -> list[tuple[str, object]]:
 def print_spent(money: Money, settings: TrainingSettings, config: RunConfig) -> None:
     """Prints what a run took beside what the estimate had said; nothing when no step was counted."""
     spent = read_spent(config.job_folder)
-    if spent.steps:
+    if not spent.steps:
+        return
+    try:
         print(beside_forecast(spent, money.prices, _forecast(money, settings, config)))
+    except (UserError, OSError, ValueError) as error:  # of the tokenizer: no reason to fail at the end of a run
+        print(f"no estimate to compare with: {error}", file=sys.stderr)
 
 
 def grader_metrics(usage: Usage) -> dict[str, float]:
