@@ -116,6 +116,7 @@ def test_a_right_question_is_graded_and_its_parts_are_logged_beside_the_reward()
         "stopped_when_to_continue": 0.0,
         "said_nothing": 0.0,
         "grader_failures": 0.0,
+        **tokens_of_grader(output),
     }
     [call] = grader.calls
     assert "symptom nature: dry cough" in call.messages[0]["content"]
@@ -126,6 +127,13 @@ def test_the_graders_own_temperature_reaches_it():
     _, grader = judge(CONTINUE_TASK, "Is it dry?", GOOD_GRADE)
 
     assert grader.calls[0].kwargs["temperature"] == 0.7
+
+
+def tokens_of_grader(output):
+    """The two counts beside the rest; some tokens each, whose number is tested elsewhere."""
+    counts = {name: output.metrics[name] for name in ("grader_prompt_tokens", "grader_answer_tokens")}
+    assert min(counts.values()) > 0
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,7 @@ def test_a_rollout_whose_grading_fails_has_no_reward_rather_than_zero_and_is_cou
         "stopped_when_to_continue": 0.0,
         "said_nothing": 0.0,
         "grader_failures": 1.0,
+        **tokens_of_grader(output),
     }
     assert len(grader.calls) == 3
     assert "left out of the update: the grader gave no readable scores in 3 tries" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def started(tmp_path, monkeypatch):
         seen = {}
         train = main.train
 
-        def train_locally(settings, config):
+        def train_locally(settings, config, money):
             local = dataclasses.replace(
                 settings,
                 model_path=model(settings.model_path),
@@ -80,7 +80,7 @@ def started(tmp_path, monkeypatch):
                 data=tmp_path,
             )
             seen.update(settings=local, config=config)
-            return train(local, config)
+            return train(local, config, money)
 
         def tune(**arguments):
             seen["trinity"] = _to_trinity_config(**arguments)

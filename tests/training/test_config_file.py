@@ -106,12 +106,16 @@ def test_the_effective_config_is_the_users_with_cluster_and_operator_filled_in(t
 
     assert config.rollout_seconds == 7.0
     left_out = {"name": "tuner.learn_to_ask.training.failed_rollouts.LeaveOutFailedRollouts", "args": {"rollouts": 320}}
+    counted = {
+        "name": "tuner.learn_to_ask.training.token_counts.CountTokens",
+        "args": {"training_passes": 1, "reference": False},
+    }
     assert yaml.safe_load((tmp_path / "effective.yaml").read_text()) == {
         "project": "p",
         "name": "${oc.env:HOME}",
         "cluster": {"node_num": 2, "ray_address": "local"},
         "explorer": {"max_timeout": 7},
-        "data_processor": {"experience_pipeline": {"save_input": False, "operators": [left_out, own]}},
+        "data_processor": {"experience_pipeline": {"save_input": False, "operators": [left_out, counted, own]}},
     }
 
 

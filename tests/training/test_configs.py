@@ -21,7 +21,8 @@ CARD_96_GB = 95 * 2**30
 
 
 def test_every_shipped_config_is_tested_here():
-    shipped = {str(path.relative_to(RECIPE)) for path in RECIPE.rglob("*.yaml") if path.parent.name != "domains"}
+    others = {"domains", "engines"}  # fields of interviews, prices
+    shipped = {str(path.relative_to(RECIPE)) for path in RECIPE.rglob("*.yaml") if path.parent.name not in others}
 
     assert shipped == {*ON_GPUS, *ON_TINKER}
 

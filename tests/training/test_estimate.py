@@ -193,21 +193,73 @@ def test_the_flags_of_main_reach_the_estimate(command, capsys):
     assert f"{40 * 7 + 20 * 11 + prompts / 1000:.2f} USD\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flag", ["--estimate_response_tokens", "--estimate_grade_tokens"])
+def test_what_only_the_estimate_reads_is_refused_without_it(flag, command):
+    with pytest.raises(UserError, match=f"{flag}: only --estimate reads it"):
+        command(flag, "1")
+
+
 @pytest.mark.parametrize(
     "flag",
     [
         "--price_prefill",
+        "--price_cached_prefill",
         "--price_sample",
         "--price_train",
         "--price_grader_prefill",
         "--price_grader_sample",
         "--estimate_response_tokens",
         "--estimate_grade_tokens",
+        "--max_usd",
     ],
 )
-def test_what_only_the_estimate_reads_is_refused_without_it_and_below_zero(flag, command):
-    with pytest.raises(UserError, match=f"{flag}: only --estimate reads it"):
-        command(flag, "1")
+def test_a_price_or_length_below_zero_is_refused(flag, command):
     for wrong in ("-1", "nan", "inf"):
         with pytest.raises(UserError, match=f"{flag} {wrong}: a number of at least 0 is needed"):
             command("--estimate", f"{flag}={wrong}")
+
+
+def test_the_prompt_of_a_group_is_read_once_and_four_times_from_the_cache(tasks_file):
+    prices = TrainingPrices(prefill=1.0, cached_prefill=0.2)
+
+    result = estimate(settings(), tasks_file, ChatEncoder(WordTokenizer(), "m"), prices=prices)
+
+    # 4 epochs of both prompts: 1 full and 4 cached of each group of 5
+    once = 4 * (2 * SYSTEM + 40)
+    assert result.repeated_prompt_tokens == 4 * once
+    assert result.usd == pytest.approx((once + 4 * once * 0.2) / 1e6)
+    assert result.most_usd == pytest.approx(5 * once / 1e6)
+
+
+def test_on_tinker_the_reference_model_reads_every_rollout_once_more(tasks_file):
+    encoder, prices = ChatEncoder(WordTokenizer(), "m"), TrainingPrices(prefill=1.0)
+
+    with_reference = estimate(settings(), tasks_file, encoder, prices=prices, reference=True)
+    without = estimate(settings(), tasks_file, encoder, prices=prices)
+
+    assert with_reference.usd - without.usd == pytest.approx(with_reference.sequence_tokens / 1e6)
+
+
+def test_models_of_the_table_have_its_prices_and_it_says_of_when_they_are(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TINKER_BASE_URL", raising=False)
+    config = tmp_path / "config.yaml"
+    config.write_text("project: p\nname: n\nmodel:\n  tinker:\n    enable: true\n")
+
+    code = command(
+        "--estimate", f"--config={config}", "--model_path=Qwen/Qwen3-8B", "--auxiliary_model_path=org/not-listed"
+    )
+
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "Qwen/Qwen3-8B: tinker_prices.yaml, read 2026-10-07" in printed
+    assert "without what --price_grader_prefill, --price_grader_sample would add" in printed
+
+
+def test_a_server_of_ones_own_does_not_charge_what_the_hosted_one_does(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:9")
+    config = tmp_path / "config.yaml"
+    config.write_text("project: p\nname: n\nmodel:\n  tinker:\n    enable: true\n")
+
+    command("--estimate", f"--config={config}", "--model_path=Qwen/Qwen3-8B", "--grader=offline")
+
+    assert "unknown: no prices given, and the tables lack these models" in capsys.readouterr().out

@@ -46,6 +46,9 @@ def test_the_endpoint_grades_with_the_key_the_model_and_the_temperature_of_the_s
         "stopped_when_to_continue": 0.0,
         "said_nothing": 0.0,
         "grader_failures": 0.0,
+        # a word is a token: both messages as they were sent, and the grade
+        "grader_prompt_tokens": sum(len(message["content"].split()) for message in call.body["messages"]),
+        "grader_answer_tokens": len(GRADE.split()),
     }
     assert call.headers["authorization"] == f"Bearer {SECRET}"
     assert (call.body["model"], call.body["temperature"]) == ("judge-32b", 0.7)

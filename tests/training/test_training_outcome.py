@@ -7,6 +7,7 @@ import pytest
 from tuner.learn_to_ask import main
 from tuner.learn_to_ask.engines.chat import Fitting
 from tuner.learn_to_ask.training.config_file import RunConfig
+from tuner.learn_to_ask.training.money import Money
 
 TASK = {"cid": "1_0", "session_id": "1", "messages": [{"role": "user", "content": "it hurts"}], "info_truth": "x: y"}
 
@@ -32,7 +33,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(agentscope.tuner, "tune", tune)
         monkeypatch.setattr(main, "of_tokenizer", lambda *_, **__: ((), Fitting.NONE))
         given = {"data": tmp_path, "model_path": str(tmp_path / "model"), "total_steps": 2, "batch_size": 1, **settings}
-        return main.train(main.TrainingSettings(**given), config), seen
+        return main.train(main.TrainingSettings(**given), config, Money()), seen
 
     return start
 

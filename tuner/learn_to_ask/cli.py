@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.errors import BudgetReachedError, UserError
 from tuner.learn_to_ask.storage import check_writable
 
 EXIT_DONE = 0
-EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows
+EXIT_FAILURES = 1  # finished, but more samples failed than --max_failures allows; or stopped at its budget
 EXIT_UNUSABLE = 2  # unusable input or settings
 EXIT_INTERRUPTED = 130  # resumable
 EXIT_UNREAD = 141  # nobody reads the output any more
@@ -44,6 +44,9 @@ def run(command: Callable[[], int]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_UNUSABLE
+    except BudgetReachedError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        code = EXIT_FAILURES
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS:
             raise

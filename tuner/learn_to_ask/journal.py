@@ -84,14 +84,19 @@ class Journal:
                 if _holds_results(file):
                     raise UserError(_unfinished(path))
 
+    def done(self, index: int) -> bool:
+        """Whether the result with this index is on the disk."""
+        return index < len(self._offsets) and self._offsets[index] >= 0
+
     @property
     def results(self) -> int:
         """How many are on the disk."""
         return sum(offset >= 0 for offset in self._offsets)
 
-    def done(self, index: int) -> bool:
-        """Whether the result with this index is on the disk."""
-        return index < len(self._offsets) and self._offsets[index] >= 0
+    def forget(self, index: int) -> None:
+        """Has this run make a result anew; until it does, the file keeps what it has for the next `--resume`."""
+        if self.done(index):
+            self._offsets[index] = -1
 
     def record(self, index: int) -> dict[str, Any]:
         """The result with this index, which is `done`; leaves the end of the file as the place to write on."""

@@ -10,9 +10,9 @@ Examples:
 
   # 2 or 4 GPUs, several nodes: each file in configs/ begins with its command
 
-  # what a run would stumble over, and how many tokens it takes by your provider's prices; neither starts anything
+  # what a run would stumble over, and what tokens and money it takes; neither starts anything
   python tuner/learn_to_ask/main.py --check
-  python tuner/learn_to_ask/main.py --estimate --price_prefill USD --price_sample USD --price_train USD
+  python tuner/learn_to_ask/main.py --estimate
 
   # everything on a laptop, with sample data and a tiny policy
   make quickstart
@@ -40,12 +40,15 @@ from tuner.learn_to_ask.core.responses import cut_at_special_token, strip_reason
 from tuner.learn_to_ask.core.reward import decision, grade, needs_grader, reward
 from tuner.learn_to_ask.domains import default_domain, load_domain
 from tuner.learn_to_ask.engines.chat import Fitting, fit_messages, of_tokenizer
+from tuner.learn_to_ask.engines.retrying import Usage
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
 from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
 from tuner.learn_to_ask.training.dataset import stage_dataset, train_file
+from tuner.learn_to_ask.training.engines import engines_of
 from tuner.learn_to_ask.training.estimate import ESTIMATE_HELP, add_estimate_settings, estimate_run, print_estimate
 from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader
+from tuner.learn_to_ask.training.money import MONEY_HELP, Money, add_money_settings, money_of
 from tuner.learn_to_ask.training.preflight.run import check
 from tuner.learn_to_ask.training.ray_cluster import cluster_address, end_stale_actors
 from tuner.learn_to_ask.training.resume import (
@@ -59,11 +62,18 @@ from tuner.learn_to_ask.training.resume import (
     save_sampler_weights,
 )
 from tuner.learn_to_ask.training.settings import TrainingSettings, add_settings
+from tuner.learn_to_ask.training.spending import (
+    budget_reached,
+    grader_metrics,
+    print_spent,
+    spent_rows,
+    with_step_price,
+)
 
 if TYPE_CHECKING:
     from agentscope.message import Msg
     from agentscope.model import OpenAIChatModel
-    from agentscope.tuner import JudgeOutput, TunerModelConfig, WorkflowOutput
+    from agentscope.tuner import JudgeOutput, WorkflowOutput
 
 Workflow = Callable[..., "Awaitable[WorkflowOutput]"]
 Judge = Callable[..., "Awaitable[JudgeOutput]"]
@@ -142,12 +152,12 @@ def make_judge(settings: TrainingSettings, rollout_seconds: float = 600.0, domai
         }
         scores = None
         if needs_grader(text, truth, stop_token):
-            messages = grading_messages(task["messages"], text, task.get("info_truth") or "", domain)
+            messages, usage = grading_messages(task["messages"], text, task.get("info_truth") or "", domain), Usage()
             try:
-                scores = await ask_grader(messages, auxiliary_models, grader_settings, domain)
+                scores = await ask_grader(messages, auxiliary_models, grader_settings, domain, usage)
             except GradingError as error:
                 print(f"rollout left out of the update: {error}", file=sys.stderr)
-            shares["grader_failures"] = float(scores is None)
+            shares |= {"grader_failures": float(scores is None), **grader_metrics(usage)}
         graded = grade(text, truth, scores, stop_token)
         if graded.content_score is None or graded.format_score is None:
             return JudgeOutput(reward=math.nan, metrics={"action_score": graded.action_score, **shares})
@@ -174,12 +184,13 @@ def _check_auxiliary_models(auxiliary_models: "dict[str, OpenAIChatModel]", sett
         raise ValueError(f"exactly one auxiliary model named {AUXILIARY_MODEL_NAME!r} is needed to grade, got {names}")
 
 
-def train(settings: TrainingSettings, config: RunConfig) -> int:
+def train(settings: TrainingSettings, config: RunConfig, money: Money) -> int:
     """Runs the training, or goes on with it from its last checkpoint.
 
     Args:
         settings: The arguments of tune().
         config: Everything else.
+        money: Prices and budget.
 
     Returns:
         The exit code: tune() swallows the errors of its actors, so the last checkpoint is what counts.
@@ -201,17 +212,19 @@ def train(settings: TrainingSettings, config: RunConfig) -> int:
         def summarise() -> int:
             done = last_checkpoint(job)
             rows = [("policy", settings.model_path), ("tasks", tasks), ("steps", f"{done} of {steps}")]
-            print_summary(f"trained: {job}", rows, started=started)
+            print_summary(f"trained: {job}", [*rows, *spent_rows(job)], started=started)
             return done
 
         if reached < steps:
-            _tune(settings, config, steps, on_sigterm=lambda: _terminate(summarise))
+            money = with_step_price(money, settings, config)
+            _tune(settings, config, money, steps, on_sigterm=lambda: _terminate(summarise))
             reached = last_checkpoint(job)
             if reached and config.tinker:
                 save_sampler_weights(job, reached, config.base_url)
         summarise()
+        print_spent(money, settings, config)
     if reached < steps:
-        reason = disk_problem(job) or f"see {job / 'log'}"
+        reason = budget_reached(money, job) or disk_problem(job) or f"see {job / 'log'}"
         print(f"error: training stopped early; {reason} and start again to go on", file=sys.stderr)
         return EXIT_FAILURES
     return EXIT_DONE
@@ -225,57 +238,20 @@ def _terminate(summarise: Callable[[], int]) -> None:
     os._exit(EXIT_TERMINATED)
 
 
-def _engines(settings: TrainingSettings, config: RunConfig) -> "tuple[TunerModelConfig, dict[str, TunerModelConfig]]":
-    """The engine of the policy, and the graders by name."""
-    from agentscope.tuner import TinkerConfig, TunerModelConfig
-
-    class EngineConfig(TunerModelConfig):  # type: ignore[misc]  # AgentScope counts as untyped here
-        """Takes along what config.yaml says of an engine, for which tune() has no argument."""
-
-        more: dict[str, Any]
-
-        def get_config(self) -> dict[str, Any]:
-            return {**super().get_config(), **self.more}
-
-    EngineConfig.model_rebuild(_types_namespace={"TinkerConfig": TinkerConfig})
-    policy_engine, grader_engine = config.engines
-    policy = EngineConfig(
-        model_path=settings.model_path,
-        max_model_len=settings.max_model_len,
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        tensor_parallel_size=settings.tensor_parallel_size,
-        inference_engine_num=settings.inference_engine_num,
-        reasoning_parser="",  # the default files all that Qwen2.5 says under reasoning and leaves no content
-        more=policy_engine,
-    )
-    graders = {}
-    if settings.grader == "auxiliary":
-        graders[AUXILIARY_MODEL_NAME] = EngineConfig(
-            model_path=settings.auxiliary_model_path,
-            max_model_len=settings.max_model_len,
-            max_tokens=settings.max_tokens,
-            temperature=settings.grader_temperature,
-            tensor_parallel_size=settings.auxiliary_tensor_parallel_size,
-            inference_engine_num=settings.auxiliary_engine_num,
-            reasoning_parser="",
-            more=grader_engine,
-        )
-    return policy, graders
-
-
-def _tune(settings: TrainingSettings, config: RunConfig, steps: int, *, on_sigterm: Callable[[], None]) -> None:
+def _tune(
+    settings: TrainingSettings, config: RunConfig, money: Money, steps: int, *, on_sigterm: Callable[[], None]
+) -> None:
     """Calls tune(), which starts Ray where none runs."""
     from agentscope.tuner import AlgorithmConfig, DatasetConfig, tune
 
     from tuner.learn_to_ask.training.trinity_actors import in_place_of_trinitys
 
     domain = load_domain(settings.domain)
-    policy, graders = _engines(settings, config)
+    policy, graders = engines_of(settings, config)
     cluster = cluster_address(config.ray_address).address
     if cluster and (stale := end_stale_actors(cluster, config.namespace)):
         print(f"ended what an earlier run of this name left on the cluster: {', '.join(stale)}")
-    with tempfile.TemporaryDirectory() as folder, in_place_of_trinitys(on_sigterm):
+    with tempfile.TemporaryDirectory() as folder, in_place_of_trinitys(on_sigterm, money):
         effective = Path(folder) / "config.yaml"
         write_effective_config(
             config,
@@ -319,21 +295,24 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="check everything a run needs, start nothing")
     parser.add_argument("--estimate", action="store_true", help="count the tokens of the whole run, start nothing")
     add_settings(parser)
+    add_money_settings(parser)
     add_estimate_settings(parser)
     flags = vars(parser.parse_args())
     config_path, only_check, only_estimate = (flags.pop(name) for name in ("config", "check", "estimate"))
     assumed = {name: value for name in ESTIMATE_HELP if (value := flags.pop(name)) is not None}
+    given = {name: flags.pop(name) for name in MONEY_HELP}
     settings, config = TrainingSettings(**flags), read_config(config_path)
     load_domain(settings.domain)  # complains before anything else is looked at
+    money = money_of(settings, given, tinker=config.tinker, base_url=config.base_url)
     if only_estimate:
-        print_estimate(estimate_run(settings, assumed))
+        print_estimate(estimate_run(settings, assumed, money.prices, tinker=config.tinker))
         return EXIT_DONE
     for name in assumed:
         raise UserError(f"--{name}: only --estimate reads it")
     code = check(settings, config)
     if only_check or code != EXIT_DONE:
         return code
-    return train(settings, config)
+    return train(settings, config, money)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.data_prepare.extract_info import EXTRACTOR_SAMPLING, extract_info
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of
 from tuner.learn_to_ask.engines.offline import extractor
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
@@ -63,6 +64,7 @@ def main() -> int:
     add_domain_argument(parser)
     add_job_arguments(parser)
     add_shard_argument(parser)
+    add_budget_arguments(parser)
     arguments = parser.parse_args()
 
     shard = parse_shard(arguments.shard)
@@ -76,6 +78,7 @@ def main() -> int:
             model_path=arguments.model_path,
             model_flag="--model_path",
             offline_rule=partial(extractor, domain),
+            budget=budget_of(arguments),
         ),
         sampling=sampling_of(arguments, prefix=""),
         domain=domain,

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a chec
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.core.reward import TRAIN_MODES
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of
 from tuner.learn_to_ask.engines.offline import grader
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
@@ -110,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_domain_argument(parser)
     add_job_arguments(parser)
     add_shard_argument(parser)
+    add_budget_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="grader", prefix="grader_", offline=True)
     return parser
@@ -121,6 +123,10 @@ def main() -> int:
     if arguments.interviews and arguments.train_mode != TRAIN_MODE:
         raise UserError(f"--interviews: needs the prompt that says when to stop, --train_mode {TRAIN_MODE}")
     shard = parse_shard(arguments.shard)
+    if arguments.grade_reference and shard:
+        raise UserError(
+            "--grade_reference: not with --shard; merge the shards, then run this on the merged files with --resume"
+        )
     domain = load_domain(arguments.domain)
 
     # Before hours of rollouts: whatever can be known to stop the policy or the grading.
@@ -129,6 +135,7 @@ def main() -> int:
     rolled_out = arguments.resume and arguments.rollout_file_path.exists()
     policy_engine = "" if rolled_out else check_engine(arguments, prefix="eval_", **policy_model)
     grader_engine = check_engine(arguments, prefix="grader_", **grader_model)
+    budget = budget_of(arguments)
     check_earlier_run(
         arguments.test_file_path,
         arguments.rollout_file_path,
@@ -142,7 +149,9 @@ def main() -> int:
     )
 
     policy = {
-        "settings": job_settings(arguments, prefix="eval_", **policy_model),
+        "settings": job_settings(
+            arguments, prefix="eval_", **policy_model, budget=budget if arguments.interviews or not rolled_out else None
+        ),
         "domain": domain,
         "rollout_mode": arguments.rollout_mode,
         "shard": shard,
@@ -173,7 +182,9 @@ def main() -> int:
         test_file=arguments.test_file_path,
         rollout_file=arguments.rollout_file_path,
         eval_file=arguments.eval_file_path,
-        settings=job_settings(arguments, prefix="grader_", **grader_model, offline_rule=partial(grader, domain)),
+        settings=job_settings(
+            arguments, prefix="grader_", **grader_model, offline_rule=partial(grader, domain), budget=budget
+        ),
         sampling=sampling_of(arguments, prefix="grader_"),
         domain=domain,
         grade_repeat=arguments.grade_repeat,

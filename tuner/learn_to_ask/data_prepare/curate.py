@@ -27,6 +27,7 @@ from tuner.learn_to_ask.data_prepare.curation.personal_data import SCORE
 from tuner.learn_to_ask.data_prepare.curation.rules import RULES
 from tuner.learn_to_ask.data_prepare.curation.run import curate
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of
 from tuner.learn_to_ask.engines.offline import judge
 from tuner.learn_to_ask.engines.select import add_engine_arguments, add_job_arguments, check_engine, job_settings
 from tuner.learn_to_ask.errors import UserError
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--judgements", type=Path, help="gets what the judge says (default: OUT with .judgements.jsonl)")
     add_engine_arguments(parser, part="judge", prefix="judge_", offline=True)
     add_job_arguments(parser)
+    add_budget_arguments(parser)
     return parser
 
 
@@ -136,14 +138,19 @@ def _judge(arguments: argparse.Namespace, domain: Domain) -> JudgeSettings | Non
         UserError: When its engine cannot be had.
     """
     if not arguments.judge:
-        for flag in ("judge_model_path", "judge_base_url"):
-            if getattr(arguments, flag):
+        for flag in ("judge_model_path", "judge_base_url", "max_usd", "max_tokens_total"):
+            if getattr(arguments, flag) is not None:
                 raise UserError(f"--{flag}: nobody judges; pass --judge as well")
         return None
     model_path, model_flag = arguments.judge_model_path, "--judge_model_path"
     check_engine(arguments, prefix="judge_", model_path=model_path, model_flag=model_flag)
     job = job_settings(
-        arguments, prefix="judge_", model_path=model_path, model_flag=model_flag, offline_rule=partial(judge, domain)
+        arguments,
+        prefix="judge_",
+        model_path=model_path,
+        model_flag=model_flag,
+        offline_rule=partial(judge, domain),
+        budget=budget_of(arguments),
     )
     beside = arguments.output_file.with_name(f"{arguments.output_file.name}.judgements.jsonl")
     return JudgeSettings(

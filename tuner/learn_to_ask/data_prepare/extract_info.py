@@ -87,7 +87,8 @@ def extract_info(
                     if decision_truth(sample.remaining_chat) == "stop":
                         job.journal.append(index, sample.model_copy(update={"info_set": []}))
                         continue
-                    waiting[index] = sample
+                    if not job.stopped:
+                        waiting[index] = sample
                     asked += 1
                     yield Request(index, extraction_messages(sample.remaining_chat, domain))
 

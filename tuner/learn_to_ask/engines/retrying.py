@@ -8,22 +8,12 @@ from typing import Generic, TypeVar
 
 from tuner.learn_to_ask.core.responses import is_cut_off, well_formed
 from tuner.learn_to_ask.engines.base import CUT_OFF, Engine, Reply, Request, Sampling
+from tuner.learn_to_ask.engines.budget import Meter
+from tuner.learn_to_ask.engines.prices import Prices
 
 ValueT = TypeVar("ValueT")
 _EXAMPLE_LENGTH = 100
 UNFINISHED_REASONING = "cut off in its reasoning"
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What a service charges for a million tokens, in any currency."""
-
-    tokens_in: float
-    tokens_out: float
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """What this many tokens cost."""
-        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1_000_000
 
 
 @dataclass
@@ -37,6 +27,7 @@ class Usage:
         examples: Reason -> the first answer that was given up for it.
         prompt_tokens: Tokens read, retries included.
         completion_tokens: Tokens written, retries included.
+        estimated: Replies whose tokens nobody reported, counted by estimate.
     """
 
     answered: int = 0
@@ -45,6 +36,13 @@ class Usage:
     examples: dict[str, str] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: int = 0
+
+    def count(self, prompt_tokens: int, completion_tokens: int, estimated: bool = False) -> None:
+        """Adds the tokens of a reply."""
+        self.estimated += estimated
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
 
     def rows(self, prices: Prices | None = None) -> list[tuple[str, object]]:
         """Label and value of everything worth telling.
@@ -58,9 +56,11 @@ class Usage:
             if reason in self.examples:
                 rows.append(("  for example", _shortened(self.examples[reason])))
         if self.prompt_tokens or self.completion_tokens:
-            rows.append(("tokens in / out", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"))
+            said = f", estimated for {self.estimated:,} replies without a count" if self.estimated else ""
+            rows.append(("tokens in / out", f"{self.prompt_tokens:,} / {self.completion_tokens:,}{said}"))
         if prices:
-            rows.append(("cost", f"{prices.cost(self.prompt_tokens, self.completion_tokens):.4f}"))
+            source = f" USD ({prices.source})" if prices.source else ""
+            rows.append(("cost", f"{prices.cost(self.prompt_tokens, self.completion_tokens):.4f}{source}"))
         return rows
 
     def reasons(self) -> str:
@@ -88,11 +88,15 @@ def ask(
     parse: Callable[[list[str]], ValueT | None],
     max_tries: int,
     usage: Usage,
+    meter: Meter | None = None,
 ) -> Iterator[Answer[ValueT]]:
     """Yields one parsed answer for each request, as they finish.
 
     Answers that do not parse go back to the engine for fresh sampling, ahead of new requests, so that
     nothing waits for the end of the run. Whole answers of a request of which others were cut off are kept.
+
+    A request that could exceed the budget is not sent: first everything under way is answered, which may have taken
+    less than it could. One long function, because requests and replies share what is under way.
 
     Args:
         engine: Answers.
@@ -101,6 +105,11 @@ def ask(
         parse: Makes a value of the texts of a reply, or `None` to have it tried again.
         max_tries: How often each request is sent at most.
         usage: Counts what happens.
+        meter: Of the engine, where the run has a budget.
+
+    Raises:
+        BudgetReachedError: When the next request could exceed the budget; all that was under way is answered.
+        UserError: When that is so for the first.
     """
     tries: dict[int, tuple[Request, int]] = {}
     kept: dict[int, list[str]] = {}
@@ -108,42 +117,44 @@ def ask(
     fresh = iter(requests)
 
     def pending() -> Iterator[Request]:
-        while True:
-            if again:
-                yield again.popleft()
-                continue
-            request = next(fresh, None)
-            if request is None:
+        while (request := again.popleft() if again else next(fresh, None)) is not None:
+            tries.setdefault(request.key, (request, 1))
+            if meter and not meter.take(request, sampling):
+                again.appendleft(request)
                 return
-            tries[request.key] = (request, 1)
             yield request
 
     more = True
-    while more:
-        for reply in engine.generate(pending(), sampling):
-            request, tried = tries[reply.key]
-            usage.prompt_tokens += reply.prompt_tokens
-            usage.completion_tokens += reply.completion_tokens
-            whole, error = _whole_answers(reply)
-            texts = [*kept.pop(reply.key, ()), *whole]
-            value = None if len(texts) < sampling.n else parse(texts[: sampling.n])
-            if value is not None:
-                usage.answered += 1
-            elif tried < max_tries and not reply.final:
-                usage.retried += 1
-                tries[reply.key] = (request, tried + 1)
-                again.append(request)
-                if error:
-                    kept[reply.key] = texts
-                continue
-            else:
-                reason = error or "unreadable answer"
-                usage.failed[reason] += 1
-                if reply.texts:
-                    usage.examples.setdefault(reason, well_formed(reply.texts[-1]))
-            del tries[reply.key]
-            yield Answer(reply.key, value)
-        more = bool(again)  # answers that failed after the engine had taken the last request
+    try:
+        while more:
+            if meter and again:
+                meter.wait_for(again[0], sampling)
+            for reply in engine.generate(pending(), sampling):
+                request, tried = tries[reply.key]
+                usage.count(*meter.settle(reply, sampling) if meter else (reply.prompt_tokens, reply.completion_tokens))
+                whole, error = _whole_answers(reply)
+                texts = [*kept.pop(reply.key, ()), *whole]
+                value = None if len(texts) < sampling.n else parse(texts[: sampling.n])
+                if value is not None:
+                    usage.answered += 1
+                elif tried < max_tries and not reply.final:
+                    usage.retried += 1
+                    tries[reply.key] = (request, tried + 1)
+                    again.append(request)
+                    if error:
+                        kept[reply.key] = texts
+                    continue
+                else:
+                    reason = error or "unreadable answer"
+                    usage.failed[reason] += 1
+                    if reply.texts:
+                        usage.examples.setdefault(reason, well_formed(reply.texts[-1]))
+                del tries[reply.key]
+                yield Answer(reply.key, value)
+            more = bool(again)  # what failed after the engine had taken the last request, or waits for its money
+    finally:
+        if meter:
+            meter.give_back()
 
 
 def _whole_answers(reply: Reply) -> tuple[list[str], str]:

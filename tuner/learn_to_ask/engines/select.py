@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.engines.base import Engine
+from tuner.learn_to_ask.engines.budget import Budget, Meter
+from tuner.learn_to_ask.engines.budget_flags import prices_of
 from tuner.learn_to_ask.engines.job import JobSettings
-from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import ModelSource, find_model
 
@@ -127,8 +128,13 @@ def job_settings(
     model_path: str | None,
     model_flag: str,
     offline_rule: Callable[[], Callable[[list[dict[str, str]]], str]] | None = None,
+    budget: Budget | None = None,
 ) -> JobSettings:
-    """What a job takes from the flags of `add_job_arguments` and `add_engine_arguments`, see `build_engine`."""
+    """What a job takes from the flags of `add_job_arguments` and `add_engine_arguments`, see `build_engine`.
+
+    Raises:
+        UserError: When the budget, which all jobs of a run share, needs prices that nobody knows.
+    """
     make_engine = partial(
         build_engine,
         arguments,
@@ -139,7 +145,8 @@ def job_settings(
     )
     return JobSettings(
         make_engine=make_engine,
-        prices=prices(arguments, prefix=prefix),
+        prices=prices_of(arguments, prefix=prefix, model_path=model_path),
+        meter=_meter(budget, arguments, prefix=prefix, model_path=model_path, model_flag=model_flag),
         max_retries=arguments.max_retries,
         max_failures=arguments.max_failures,
         max_bad_lines=arguments.max_bad_lines,
@@ -235,10 +242,23 @@ def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int) -
     return TinkerEngine(source.model, seed=seed)
 
 
-def prices(arguments: argparse.Namespace, *, prefix: str) -> Prices | None:
-    """The prices that the flags give, `None` without any."""
-    tokens_in, tokens_out = (getattr(arguments, f"{prefix}price_{way}") for way in ("in", "out"))
-    return None if tokens_in is None and tokens_out is None else Prices(tokens_in or 0.0, tokens_out or 0.0)
+def _meter(
+    budget: Budget | None, arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str
+) -> Meter | None:
+    """The engine's share of a budget; rules take no tokens, and local models cost nothing unless flags say what."""
+    if budget is None:
+        return None
+    name = check_engine(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    if name == "offline":
+        return None
+    required_by = "--max_usd" if budget.max_usd is not None and name not in LOCAL_ENGINES else ""
+    prices = prices_of(arguments, prefix=prefix, model_path=model_path, required_by=required_by)
+    if budget.max_usd is not None and prices is None:
+        flags = f"--{prefix}price_in and --{prefix}price_out"
+        print(
+            f"--max_usd: the {name} engine costs nothing without {flags}; --max_tokens_total limits it", file=sys.stderr
+        )
+    return Meter(budget=budget, prices=prices)
 
 
 def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str) -> str:

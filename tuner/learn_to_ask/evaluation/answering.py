@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tuner.learn_to_ask.core.records import Turn
 from tuner.learn_to_ask.core.responses import strip_reasoning
 from tuner.learn_to_ask.engines.base import Engine, Request, Sampling
+from tuner.learn_to_ask.engines.budget import Meter
 from tuner.learn_to_ask.engines.retrying import Usage, ask
 from tuner.learn_to_ask.evaluation.patient import Patient, answer, notes, tell
 from tuner.learn_to_ask.prompt import choosing_messages
@@ -51,14 +52,20 @@ class ByModel:
         engine: The model.
         max_retries: Fresh tries after a reply that is no list of numbers.
         usage: Counts what was asked for.
+        meter: Of the engine, where the run has a budget.
     """
 
     engine: Engine
     max_retries: int
     usage: Usage = field(default_factory=Usage)
+    meter: Meter | None = None
 
     def __call__(self, asked: Iterable[Asked]) -> Iterator[tuple[int, Turn | None]]:
-        """Answers as the model's choices come; who says nothing is told nothing, without asking the model."""
+        """Answers as the model's choices come; who says nothing is told nothing, without asking the model.
+
+        Raises:
+            BudgetReachedError: As `retrying.ask` does.
+        """
         waiting = {each.key: each for each in asked}
         for key in [key for key, each in waiting.items() if not each.question.strip()]:
             silent = waiting.pop(key)
@@ -67,9 +74,14 @@ class ByModel:
             Request(key, choosing_messages(notes(each.patient), each.question, each.patient.domain))
             for key, each in waiting.items()
         ]
-        tries = 1 + self.max_retries
         for reply in ask(
-            self.engine, requests, sampling=CHOICE_SAMPLING, parse=_first_choice, max_tries=tries, usage=self.usage
+            self.engine,
+            requests,
+            sampling=CHOICE_SAMPLING,
+            parse=_first_choice,
+            max_tries=1 + self.max_retries,
+            usage=self.usage,
+            meter=self.meter,
         ):
             one = waiting[reply.key]
             count = len(notes(one.patient))

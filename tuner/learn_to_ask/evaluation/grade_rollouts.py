@@ -11,7 +11,7 @@ from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, Task, TaskWithRollouts
 from tuner.learn_to_ask.core.reward import Scores, grade, needs_grader
 from tuner.learn_to_ask.engines.base import Request, Sampling
-from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.job import JobSettings, Left, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.metrics import METRICS, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.evaluation.overlap import Handover, Item
@@ -61,6 +61,7 @@ def evaluate(
         The exit code.
 
     Raises:
+        BudgetReachedError: When the rest would cost too much, also at the other end of the handover.
         StoppedError: When the policy at the other end of the handover has failed.
         UserError: When the rollouts are not those of the test set, or an unfinished run graded others.
     """
@@ -74,8 +75,9 @@ def evaluate(
         return EXIT_DONE
     waiting: dict[int, Grading] = {}
     keys: dict[int, tuple[int, int, int]] = {}
-    last = samples = asked = rollouts = 0
-    ticks = progress(itertools.count(), title="grading", total=count_lines(test_file), unit="samples")
+    last = samples = new = asked = rollouts = 0
+    total = count_lines(test_file)
+    ticks = progress(itertools.count(), title="grading", total=total, unit="samples")
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
@@ -83,10 +85,15 @@ def evaluate(
         "grade_repeat": str(grade_repeat),
         **(shard.setting if shard else {}),
     }
-    with open_job(eval_file, settings, depends_on=depends_on) as job:
+
+    def left() -> Left:
+        undone = total - job.journal.results
+        return Left(f"{undone:,} of {total:,} samples", undone * asked / max(new, 1))
+
+    with open_job(eval_file, settings, depends_on=depends_on, left=left) as job:
 
         def requests(items: Iterable[Item]) -> Iterator[Request]:
-            nonlocal last, samples, asked, rollouts
+            nonlocal last, samples, new, asked, rollouts
             for index, task in items:
                 next(ticks)
                 last, samples, rollouts = max(last, index), samples + 1, rollouts + len(task.rollouts)
@@ -94,31 +101,33 @@ def evaluate(
                     _check_graded(job.journal, index, task)
                     continue
                 _check_domain(task, domain)
+                new += 1
                 grading = Grading(task, grade_repeat)
                 if grading.finished:
                     job.journal.append(index, grading.graded_task(job.engine.description))
                     continue
-                waiting[index] = grading
+                if not job.stopped:
+                    waiting[index] = grading
                 for position, round_ in sorted(grading.open):
-                    keys[asked] = (index, position, round_)
-                    rollout = task.rollouts[position]
-                    yield Request(asked, grading_messages(task.messages, rollout, task.info_truth, domain))
+                    if not job.stopped:
+                        keys[asked] = (index, position, round_)
+                    yield Request(
+                        asked, grading_messages(task.messages, task.rollouts[position], task.info_truth, domain)
+                    )
                     asked += 1
 
         for items in handover.batches() if handover else [_items(test_file, rollout_file, shard)]:
             for answer in job.ask(requests(items), sampling=sampling, parse=lambda texts: parse_grade(texts[0])):
                 index, position, round_ = keys.pop(answer.key)
-                grading = waiting[index]
-                grading.set_scores(position, round_, answer.value)
-                if grading.finished:
+                waiting[index].set_scores(position, round_, answer.value)
+                if (grading := waiting[index]).finished:
                     done = waiting.pop(index).graded_task(job.engine.description)
                     job.journal.append(index, done, failed=grading.failed)
         ticks.close()
         if handover:
             handover.check()
         job.check_not_all_failed(of=asked)
-        left_out = _count_tasks(test_file, shard) - job.journal.results if shard else 0
-        note_shard(job.journal, shard, GradedTask, left_out=left_out)
+        _note_shard(job.journal, test_file, shard)
         job.journal.finish(last + 1, GradedTask)
 
     rows = [("samples", samples), *([("grades a rollout", grade_repeat)] if grade_repeat > 1 else [])]
@@ -137,6 +146,12 @@ def _count_tasks(test_file: Path, shard: Shard | None) -> int:
     """How many tasks of the test set are in a shard."""
     tasks = read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True)
     return sum(in_shard(task.session_id, shard) for task in tasks)
+
+
+def _note_shard(journal: Journal, test_file: Path, shard: Shard | None) -> None:
+    """Notes which shard was graded, and how many of its tasks are left out."""
+    left_out = _count_tasks(test_file, shard) - journal.results if shard else 0
+    note_shard(journal, shard, GradedTask, left_out=left_out)
 
 
 def _check_graded(journal: Journal, index: int, task: TaskWithRollouts) -> None:

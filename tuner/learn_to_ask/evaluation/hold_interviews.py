@@ -1,28 +1,30 @@
 """Lets a policy hold whole interviews with the users of logged sessions, many at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
-from tuner.learn_to_ask.core.domain import Domain, stop_token_in_log
-from tuner.learn_to_ask.core.records import Course, Interview, Message, Sample, SamplingValues
+from tuner.learn_to_ask.core.domain import Domain
+from tuner.learn_to_ask.core.records import Course, Interview, Message, Sample, SamplingValues, Turn
 from tuner.learn_to_ask.core.responses import strip_reasoning
 from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.engines.base import Request, Sampling, as_asked, not_applied
-from tuner.learn_to_ask.engines.job import Job, JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.job import Job, JobSettings, Left, is_complete, open_job
 from tuner.learn_to_ask.engines.retrying import Usage
-from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.errors import BudgetReachedError, UserError
 from tuner.learn_to_ask.evaluation.answering import RULES, Answers, Asked, ByModel, by_rules
-from tuner.learn_to_ask.evaluation.patient import Patient, is_first_of_session, items_of, logged_messages, make_patient
+from tuner.learn_to_ask.evaluation.interview_samples import askable_samples
+from tuner.learn_to_ask.evaluation.patient import Patient, logged_messages, make_patient
 from tuner.learn_to_ask.evaluation.roll_out import RolloutMode, conversation, of_mode
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
-from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
+from tuner.learn_to_ask.jsonl import ReadReport, require_input
 from tuner.learn_to_ask.prompt import choosing_prompt, rollout_prompt
-from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
+from tuner.learn_to_ask.shards import Shard, check_same_shard, note_shard
 
 TRAIN_MODE: TrainMode = "Ra+Rs"  # the prompt that says when to stop
 MAX_TURNS = 12
@@ -65,6 +67,7 @@ def hold_interviews(
         The exit code.
 
     Raises:
+        BudgetReachedError: When the next answer could cost too much; every interview is kept as far as it came.
         UserError: When the samples or what lies at the outputs cannot be used, or every interview failed.
     """
     require_input(test_file, test_flag)
@@ -75,7 +78,9 @@ def hold_interviews(
     Journal.check_unfinished(output_file, resume=settings.resume, overwrite=settings.overwrite)
     report, left_out = ReadReport(), Counter[str]()
     place = f"{test_flag} {test_file}"
-    samples = _usable(test_file, domain, place=place, shard=shard, report=report, left_out=left_out, strict=strict)
+    samples = askable_samples(
+        test_file, domain, place=place, shard=shard, report=report, left_out=left_out, strict=strict
+    )
     with _answering(user) as (answers, who, usage):
         depends_on = {
             "input": file_digest(test_file),
@@ -89,18 +94,33 @@ def hold_interviews(
             **(shard.setting if shard else {}),
         }
         settings = of_mode(settings, rollout_mode, TRAIN_MODE, domain)
-        with open_job(output_file, settings, depends_on=depends_on) as job:
-            under_way = {
-                index: _UnderWay.of(sample, domain, max_turns)
-                for index, sample in enumerate(samples)
-                if not job.journal.done(index)
-            }
+        under_way: dict[int, _UnderWay] = {}
+
+        def left() -> Left:
+            turns = sum(max_turns - len(one.held.turns) for one in under_way.values() if one.policy_is_next)
+            said = f"{len(under_way):,} of {len(samples):,} interviews, at most {turns:,} answers"
+            return Left(said, turns, beside=(usage, user.prices) if user else None)
+
+        with open_job(output_file, settings, depends_on=depends_on, left=left) as job:
+            for index, sample in enumerate(samples):
+                one = _UnderWay.of(sample, domain, max_turns)
+                if job.journal.done(index):
+                    one.take_up(job.journal.record(index))
+                if not one.over:
+                    under_way[index] = one
+                    job.journal.forget(index)
             failed = len(under_way)
             talk = partial(conversation, train_mode=TRAIN_MODE, rollout_mode=rollout_mode, domain=domain)
             ended = _rounds(job, under_way, sampling=sampling, talk=talk, answers=answers)
-            for index, one in progress(ended, title="interviewing", total=failed, unit="interviews"):
-                job.journal.append(index, _record(one, job, sampling, who))
-                failed -= 1
+            try:
+                for index, one in progress(ended, title="interviewing", total=failed, unit="interviews"):
+                    job.journal.append(index, _record(one, job, sampling, who))
+                    failed -= 1
+            except BudgetReachedError:
+                for index, one in under_way.items():
+                    record = _record(one, job, sampling, who)
+                    job.journal.append(index, record if one.over else one.unfinished(record))
+                raise
             if samples and failed == len(samples):
                 job.journal.drop()
                 reasons = "; ".join(filter(None, (job.usage.reasons(), usage.reasons())))
@@ -129,8 +149,18 @@ def _answering(user: JobSettings | None) -> Iterator[tuple[Answers, str, Usage]]
         yield by_rules, RULES, Usage()
         return
     with closing(user.make_engine()) as engine:
-        model = ByModel(engine=engine, max_retries=user.max_retries)
+        model = ByModel(engine=engine, max_retries=user.max_retries, meter=user.meter)
         yield model, f"llm:{engine.description}", model.usage
+
+
+class Unfinished(Interview):
+    """An interview in the journal of a run that came to its budget.
+
+    Attributes:
+        unanswered: What the policy has asked and nobody has answered yet, `None` for nothing.
+    """
+
+    unanswered: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,6 +174,7 @@ class _UnderWay:
         held: The policy's, so far.
         logged: The logged expert's, so far.
         script: What the logged expert says.
+        unanswered: What the policy has asked and waits for an answer to.
     """
 
     sample: Sample
@@ -152,6 +183,7 @@ class _UnderWay:
     held: Course
     logged: Course
     script: list[str]
+    unanswered: str | None = None
 
     @classmethod
     def of(cls, sample: Sample, domain: Domain, max_turns: int) -> "_UnderWay":
@@ -165,6 +197,15 @@ class _UnderWay:
             logged=Course(turns=[], end=end),
             script=script,
         )
+
+    def take_up(self, record: dict[str, Any]) -> None:
+        """Goes on from where an earlier run has left it."""
+        kept = Unfinished.model_validate(record)
+        self.held, self.logged, self.unanswered = kept.held, kept.logged, kept.unanswered
+
+    def unfinished(self, record: Interview) -> Unfinished:
+        """What `take_up` goes on from."""
+        return Unfinished(**record.model_dump(), unanswered=self.unanswered)
 
     @property
     def policy_is_next(self) -> bool:
@@ -220,11 +261,16 @@ def _rounds(
 
     def requests() -> Iterator[Request]:
         for index, one in list(under_way.items()):
-            if one.policy_is_next:
+            if one.policy_is_next and one.unanswered is None:
                 yield Request(index, talk(one.messages()))
 
     while under_way:
-        waiting: list[Asked] = []  # even keys are the policy's, odd ones the logged expert's
+        # Even keys are the policy's, odd ones the logged expert's.
+        waiting = [
+            one.asked(2 * index, one.held, one.unanswered)
+            for index, one in under_way.items()
+            if one.unanswered is not None
+        ]
         for reply in job.ask(requests(), sampling=sampling, parse=lambda texts: strip_reasoning(texts[0])):
             one = under_way[reply.key]
             if reply.value is None:
@@ -234,19 +280,27 @@ def _rounds(
                 if one.over:  # not at the end of the round: what is finished survives a kill
                     yield reply.key, under_way.pop(reply.key)
             else:
+                one.unanswered = reply.value
                 waiting.append(one.asked(2 * reply.key, one.held, reply.value))
         for index, one in under_way.items():
             if (message := one.expert_says) is not None:
                 waiting.append(one.asked(2 * index + 1, one.logged, message))
-        for key, turn in answers(waiting):
-            index, of_expert = divmod(key, 2)
-            if turn is None:
-                under_way.pop(index, None)
-            elif index in under_way:
-                course = under_way[index].logged if of_expert else under_way[index].held
-                course.turns.append(turn)
+        _take(answers(waiting), under_way)
         for index in [index for index, one in under_way.items() if one.over]:
             yield index, under_way.pop(index)
+
+
+def _take(answered: Iterable[tuple[int, Turn | None]], under_way: dict[int, _UnderWay]) -> None:
+    """Adds turns to their interviews; drops those in which an answer cannot be had."""
+    for key, turn in answered:
+        index, of_expert = divmod(key, 2)
+        if turn is None:
+            under_way.pop(index, None)
+        elif index in under_way:
+            one = under_way[index]
+            (one.logged if of_expert else one.held).turns.append(turn)
+            if not of_expert:
+                one.unanswered = None
 
 
 def _record(one: _UnderWay, job: Job, sampling: Sampling, who: str) -> Interview:
@@ -265,50 +319,3 @@ def _record(one: _UnderWay, job: Job, sampling: Sampling, who: str) -> Interview
         sampling_applied=SamplingValues.model_validate(job.engine.applied(sampling)),
         domain=one.patient.domain.of_record,
     )
-
-
-def _usable(
-    test_file: Path,
-    domain: Domain,
-    *,
-    place: str,
-    shard: Shard | None,
-    report: ReadReport,
-    left_out: Counter[str],
-    strict: bool,
-) -> list[Sample]:
-    """The first sample of every session of a shard that holds facts; counts why others are left out.
-
-    Raises:
-        UserError: When none is left of a whole file, or a log holds the stop token.
-    """
-    first: dict[str, Sample] = {}
-    samples = read_jsonl(test_file, Sample, unique_key="cid", report=report, strict=strict)
-    for sample in progress(samples, title="reading", total=count_lines(test_file), unit="samples"):
-        if not in_shard(sample.session_id, shard):
-            continue
-        before = first.get(sample.session_id)
-        if before is None or len(sample.messages) < len(before.messages):
-            first[sample.session_id] = sample
-    usable = []
-    for sample in first.values():
-        if domain.stops_in(sample.messages) or domain.stops_in(sample.remaining_chat):
-            raise UserError(f"{place}: cid {sample.cid!r}: {stop_token_in_log(domain)}")
-        if why := _why_left_out(sample):
-            left_out[why] += 1
-        else:
-            usable.append(sample)
-    if not usable and not (shard and report.good):
-        why = ", ".join(f"{reason} ({sessions})" for reason, sessions in sorted(left_out.items()))
-        wanted = why or "one JSON object a line is wanted, a sample of 1_info_extract_pipeline.py"
-        raise UserError(f"{place}: holds no session that can be asked: {wanted}")
-    return usable
-
-
-def _why_left_out(sample: Sample) -> str:
-    """Why a session cannot be asked, `""` when it can."""
-    if not is_first_of_session(sample):
-        return "its first sample is missing"
-    if sample.info_set is None:
-        return "its extraction failed"
-    return "" if items_of(sample) else "without facts"

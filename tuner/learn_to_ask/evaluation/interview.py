@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.learn_to_ask.cli import HelpFormatter, run
 from tuner.learn_to_ask.domains import add_domain_argument, load_domain
+from tuner.learn_to_ask.engines.budget_flags import add_budget_arguments, budget_of
 from tuner.learn_to_ask.engines.sampling_flags import add_sampling_arguments, sampling_of
 from tuner.learn_to_ask.engines.select import (
     add_engine_arguments,
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_domain_argument(parser)
     add_job_arguments(parser)
     add_shard_argument(parser)
+    add_budget_arguments(parser)
     add_engine_arguments(parser, part="policy", prefix="eval_", offline=False)
     add_engine_arguments(parser, part="user", prefix="user_", offline=False)
     return parser
@@ -66,18 +68,23 @@ def main() -> int:
     by_model = arguments.user == "llm"
     if by_model:  # before the policy is loaded
         check_engine(arguments, prefix="user_", **user_model)
+    budget = budget_of(arguments)
     code = hold_interviews(
         test_file=arguments.test_file_path,
         output_file=arguments.output_file,
         settings=job_settings(
-            arguments, prefix="eval_", model_path=arguments.eval_model_path, model_flag="--eval_model_path"
+            arguments,
+            prefix="eval_",
+            model_path=arguments.eval_model_path,
+            model_flag="--eval_model_path",
+            budget=budget,
         ),
         sampling=sampling_of(arguments, prefix=""),
         domain=load_domain(arguments.domain),
         rollout_mode=arguments.rollout_mode,
         max_turns=arguments.max_turns,
         shard=shard,
-        user=job_settings(arguments, prefix="user_", **user_model) if by_model else None,
+        user=job_settings(arguments, prefix="user_", **user_model, budget=budget) if by_model else None,
         strict=arguments.strict,
     )
     from tuner.learn_to_ask.evaluation.interview_summary import print_metrics  # numpy is not for every --help

@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 
 from tuner.learn_to_ask.core.records import TaskWithRollouts
 from tuner.learn_to_ask.engines.select import LOCAL_ENGINES
+from tuner.learn_to_ask.errors import BudgetReachedError
 
 # What is under way when one side fails or Ctrl-C is pressed has been paid for: so long it may still be answered.
 _GRACE_SECONDS = 5.0
@@ -28,6 +29,7 @@ class Handover:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._stopped = threading.Event()
+        self._reached: BudgetReachedError | None = None
 
     def put(self, index: int, task: TaskWithRollouts) -> None:
         """Hands one over."""
@@ -42,19 +44,32 @@ class Handover:
         self._stopped.set()
         self._queue.put(None)
 
+    def reach_budget(self, reached: BudgetReachedError) -> None:
+        """Says that one side has come to the budget of both: no more rollouts; what is there may still be graded."""
+        self._reached = reached
+        self._queue.put(None)
+
     @property
     def stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped.is_set()
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether more rollouts are of any use."""
+        return not self.stopped and self._reached is None
+
     def check(self) -> None:
         """Ends a side that cannot finish.
 
         Raises:
+            BudgetReachedError: After `reach_budget`.
             StoppedError: After `stop`.
         """
         if self.stopped:
             raise StoppedError
+        if self._reached:
+            raise self._reached
 
     def batches(self) -> Iterator[Iterator[Item]]:
         """Yields what is there at a time, so that the grader never waits for rollouts while it owes answers.
@@ -117,12 +132,16 @@ def run_together(front: Callable[[], int], back: Callable[[], int], handover: Ha
 
     Raises:
         BaseException: What the job that failed first raises.
+        BudgetReachedError: When one came to the budget, once the other has come to its end as well.
     """
     ended: SimpleQueue[int | BaseException] = SimpleQueue()
 
     def run_back() -> None:
         try:
             ended.put(back())
+        except BudgetReachedError as error:
+            handover.reach_budget(error)
+            ended.put(error)
         except BaseException as error:
             ended.put(error)
             handover.stop()
@@ -135,6 +154,10 @@ def run_together(front: Callable[[], int], back: Callable[[], int], handover: Ha
             code = front()
         except StoppedError:
             code = 0  # the other one's error is the one to tell
+        except BudgetReachedError as error:
+            handover.reach_budget(error)
+            ended.get()
+            raise
         outcome = ended.get()
     except BaseException:
         handover.stop()

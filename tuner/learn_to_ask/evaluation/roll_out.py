@@ -11,7 +11,7 @@ from tuner.learn_to_ask.core.records import Message, SamplingValues, Task, TaskW
 from tuner.learn_to_ask.core.responses import strip_reasoning
 from tuner.learn_to_ask.core.reward import TrainMode
 from tuner.learn_to_ask.engines.base import Request, Sampling, as_asked, not_applied
-from tuner.learn_to_ask.engines.job import JobSettings, is_complete, open_job
+from tuner.learn_to_ask.engines.job import JobSettings, Left, is_complete, open_job
 from tuner.learn_to_ask.engines.react import ReactEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.overlap import Handover
@@ -60,6 +60,7 @@ def roll_out(
         The exit code.
 
     Raises:
+        BudgetReachedError: When the rest would cost too much, also at the other end of the handover.
         StoppedError: When the grader at the other end of the handover has failed.
     """
     require_input(test_file, "--test_file_path")
@@ -79,12 +80,16 @@ def roll_out(
         **(shard.setting if shard else {}),
     }
     settings = of_mode(settings, rollout_mode, train_mode, domain)
-    with open_job(rollout_file, settings, depends_on=depends_on) as job:
+
+    def left() -> Left:
+        return Left(f"{total - job.journal.results:,} of {total:,} samples", total - job.journal.results)
+
+    with open_job(rollout_file, settings, depends_on=depends_on, left=left) as job:
 
         def requests() -> Iterator[Request]:
             nonlocal count, tasks
             for task in read_jsonl(test_file, Task, unique_key="cid", report=report, strict=strict):
-                if handover and handover.stopped:
+                if handover and not handover.wants_more:
                     return
                 if domain.stops_in(task.messages):
                     raise UserError(f"--test_file_path {test_file}: cid {task.cid!r}: {stop_token_in_log(domain)}")
@@ -93,7 +98,8 @@ def roll_out(
                     continue
                 tasks += 1
                 if not job.journal.done(index):
-                    waiting[index] = task
+                    if not job.stopped:
+                        waiting[index] = task
                     yield Request(index, conversation(task.messages, train_mode, rollout_mode, domain))
                 elif handover:
                     handover.put(index, TaskWithRollouts.model_validate(job.journal.record(index)))
@@ -143,7 +149,8 @@ def of_mode(settings: JobSettings, rollout_mode: RolloutMode, train_mode: TrainM
     """The settings of a policy that answers itself or as the model of the agent."""
     if rollout_mode == "direct":
         return settings
-    return replace(settings, make_engine=lambda: ReactEngine(settings.make_engine(), train_mode, domain))
+    meter = settings.meter and settings.meter.with_prompt(rollout_prompt(train_mode, domain))
+    return replace(settings, make_engine=lambda: ReactEngine(settings.make_engine(), train_mode, domain), meter=meter)
 
 
 def conversation(

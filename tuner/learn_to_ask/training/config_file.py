@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.training.money import TRAINING_PASSES
 
 # Keys that tune() of agentscope 1.0.21 overwrites, whether or not they are set -> where they live instead.
 HOMES = {
@@ -66,6 +67,7 @@ _MODEL = f"{_VERL}.actor_rollout_ref.model"
 _MAX_TIMEOUT = 1800.0  # Trinity's default of explorer.max_timeout
 # The operator of the experience pipeline that keeps failed rollouts from stalling a run.
 _OPERATOR = "tuner.learn_to_ask.training.failed_rollouts.LeaveOutFailedRollouts"
+_COUNTER = "tuner.learn_to_ask.training.token_counts.CountTokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +322,9 @@ def write_effective_config(
     """
     processor = config.raw.get("data_processor") or {}
     pipeline = processor.get("experience_pipeline") or {}
-    operators = [{"name": _OPERATOR, "args": {"rollouts": rollouts}}, *(pipeline.get("operators") or [])]
+    counted = {"training_passes": TRAINING_PASSES if config.tinker else 1, "reference": config.tinker}
+    own = [{"name": _OPERATOR, "args": {"rollouts": rollouts}}, {"name": _COUNTER, "args": counted}]
+    operators = [*own, *(pipeline.get("operators") or [])]
     effective = {
         **config.raw,
         "cluster": {**(config.raw.get("cluster") or {}), "ray_address": ray_address},

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tuner.learn_to_ask.core.records import Task
@@ -13,47 +14,22 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
 from tuner.learn_to_ask.training.dataset import train_file
+from tuner.learn_to_ask.training.money import TRAINING_PASSES, Spent, Tokens, TrainingPrices
 from tuner.learn_to_ask.training.settings import TrainingSettings
 
-# The published run on Tinker.
+# The published run on Tinker; its bill is at the prices of its time, when Qwen3-8B was 0.13 / 0.40 / 0.40.
 PUBLISHED_TOKENS = 112_000_000
 PUBLISHED_USD = 18.0
 PUBLISHED_EPOCHS = 4
 
 RESPONSE_TOKENS = 40.0  # one sentence with one question and two or three answer choices
 GRADE_TOKENS = 120.0  # a few sentences of reasoning and two scores
-TRAINING_PASSES = 2  # Trinity's loss on Tinker takes a forward pass, then one forward and backward
-
 
 # What only --estimate reads.
 ESTIMATE_HELP = {
-    "price_prefill": "USD for a million tokens of prompts",
-    "price_sample": "USD for a million sampled tokens",
-    "price_train": "USD for a million tokens of a training pass",
-    "price_grader_prefill": "USD for a million tokens of the grader's prompts",
-    "price_grader_sample": "USD for a million tokens of the grader's answers",
     "estimate_response_tokens": f"mean length of a response (default: {RESPONSE_TOKENS:g})",
     "estimate_grade_tokens": f"mean length of a grader's answer (default: {GRADE_TOKENS:g})",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPrices:
-    """USD for a million tokens; what has no price counts as free, and the estimate says so.
-
-    Attributes:
-        prefill: Of prompts.
-        sample: Of generated tokens.
-        train: Of each training pass.
-        grader_prefill: Of the grader's prompts.
-        grader_sample: Of the grader's answers.
-    """
-
-    prefill: float | None = None
-    sample: float | None = None
-    train: float | None = None
-    grader_prefill: float | None = None
-    grader_sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +42,15 @@ class Estimate:
         epochs: Passes over the data that the steps make.
         sequences: Rollouts.
         graded: Rollouts that a grader sees.
-        prompt_tokens: Of all rollouts; each of a group is charged for its own prompt.
+        prompt_tokens: Of all rollouts; each of a group reads its own prompt.
+        repeated_prompt_tokens: Of these, those of a group after its first, which a service may still have in its cache.
         response_tokens: Of all rollouts.
         grading_prompt_tokens: What the grader reads.
         grading_answer_tokens: What the grader writes.
         sequence_tokens: Prompt and response of every rollout once: what is trained on.
         training_passes: How often each of them goes through the model for an update.
-        prices: `None` when no price was given.
+        reference: Whether the reference model reads each of them once more.
+        prices: `None` when no price is known.
     """
 
     tasks: int
@@ -87,6 +65,21 @@ class Estimate:
     sequence_tokens: int
     training_passes: int
     prices: TrainingPrices | None = None
+    repeated_prompt_tokens: int = 0
+    reference: bool = False
+
+    @property
+    def tokens(self) -> Tokens:
+        """All of them by what they are for."""
+        return Tokens(
+            prompt=self.prompt_tokens,
+            repeated_prompt=self.repeated_prompt_tokens,
+            response=self.response_tokens,
+            reference=self.sequence_tokens if self.reference else 0,
+            training=self.training_tokens,
+            grader_prompt=self.grading_prompt_tokens,
+            grader_answer=self.grading_answer_tokens,
+        )
 
     @property
     def training_tokens(self) -> int:
@@ -100,10 +93,13 @@ class Estimate:
 
     @property
     def usd(self) -> float | None:
-        """The bill, `None` without prices."""
-        if self.prices is None:
-            return None
-        return sum(tokens * (getattr(self.prices, name) or 0.0) for name, tokens in self._priced.items()) / 1e6
+        """The bill with the repeated prompts of each group charged as cached, `None` without prices."""
+        return None if self.prices is None else sum(self.tokens.usd(self.prices, cached=True).values())
+
+    @property
+    def most_usd(self) -> float | None:
+        """The bill when no prompt is found in a cache, `None` without prices."""
+        return None if self.prices is None else sum(self.tokens.usd(self.prices).values())
 
     @property
     def unpriced(self) -> list[str]:
@@ -114,7 +110,7 @@ class Estimate:
     def _priced(self) -> dict[str, int]:
         """The tokens that each price is for."""
         return {
-            "prefill": self.prompt_tokens,
+            "prefill": self.prompt_tokens + self.tokens.reference,
             "sample": self.response_tokens,
             "train": self.training_tokens,
             "grader_prefill": self.grading_prompt_tokens,
@@ -130,6 +126,7 @@ def estimate(
     response_tokens: float = RESPONSE_TOKENS,
     grade_tokens: float = GRADE_TOKENS,
     training_passes: int = TRAINING_PASSES,
+    reference: bool = False,
     prices: TrainingPrices | None = None,
 ) -> Estimate:
     """Counts the tokens of a whole run.
@@ -145,6 +142,7 @@ def estimate(
         response_tokens: Mean length of a response.
         grade_tokens: Mean length of a grade.
         training_passes: Passes over each rollout for an update.
+        reference: Whether the reference model reads each rollout once more.
         prices: For an estimate in money.
 
     Raises:
@@ -179,6 +177,8 @@ def estimate(
         sequence_tokens=prompts + responses,
         training_passes=training_passes,
         prices=prices,
+        repeated_prompt_tokens=round(prompt * epochs * (settings.group_size - 1)),
+        reference=reference,
     )
 
 
@@ -230,7 +230,12 @@ def print_estimate(found: Estimate) -> None:
         ("grading answer tokens", f"{_millions(found.grading_answer_tokens)} (assumed, not counted)"),
         ("trained tokens", f"{_millions(found.sequence_tokens)} (prompt and response of every rollout)"),
         ("training tokens", f"{_millions(found.training_tokens)} ({found.training_passes} passes)"),
+        *(
+            [("reference tokens", f"{_millions(found.sequence_tokens)} (each rollout read once more)")]
+            * found.reference
+        ),
         ("cost", _cost(found)),
+        *([("prices", found.prices.source)] if found.prices and found.prices.source else []),
     ]
     print("estimate of the whole run")
     for label, value in rows:
@@ -240,10 +245,11 @@ def print_estimate(found: Estimate) -> None:
 
 def _cost(found: Estimate) -> str:
     """The bill for reading, with what it leaves out."""
-    if found.usd is None:
-        return "unknown, no prices given"
+    if found.usd is None or found.most_usd is None:
+        return "unknown: no prices given, and the tables lack these models"
     left_out = ", ".join(f"--price_{name}" for name in found.unpriced)
-    return f"{found.usd:.2f} USD" + (f", without what {left_out} would add" if left_out else "")
+    most = f" ({found.most_usd:.2f} if no prompt is found in a cache)" if found.most_usd > found.usd else ""
+    return f"{found.usd:.2f} USD{most}" + (f", without what {left_out} would add" if left_out else "")
 
 
 def _mean(tokens: int, count: int) -> str:
@@ -263,12 +269,16 @@ def add_estimate_settings(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=float, help=text)
 
 
-def estimate_run(settings: TrainingSettings, assumed: dict[str, float]) -> Estimate:
-    """Estimates a run from its flags, counted with the policy's tokenizer, and what they cost.
+def estimate_run(
+    settings: TrainingSettings, assumed: Mapping[str, float], prices: TrainingPrices, *, tinker: bool
+) -> Estimate:
+    """Estimates a run from its flags, counted with the policy's tokenizer, and what it costs.
 
     Args:
         settings: The arguments of tune().
-        assumed: The flags of the estimate that were given: prices and mean lengths.
+        assumed: The flags of the estimate that were given: mean lengths.
+        prices: Of the run.
+        tinker: Whether a Tinker service trains, where Trinity also asks a reference model about every rollout.
 
     Raises:
         UserError: When a flag is no such number, or data or model are missing.
@@ -280,12 +290,33 @@ def estimate_run(settings: TrainingSettings, assumed: dict[str, float]) -> Estim
             raise UserError(f"--{name} {value:g}: a number of at least 0 is needed")
     file = train_file(settings.data)
     require_model(settings.model_path)
-    prices = {name.removeprefix("price_"): value for name, value in assumed.items() if name.startswith("price_")}
     return estimate(
         settings,
         file,
         ChatEncoder(AutoTokenizer.from_pretrained(settings.model_path), settings.model_path),
         response_tokens=assumed.get("estimate_response_tokens", RESPONSE_TOKENS),
         grade_tokens=assumed.get("estimate_grade_tokens", GRADE_TOKENS),
-        prices=TrainingPrices(**prices) if prices else None,
+        reference=tinker,
+        prices=prices if prices != TrainingPrices() else None,
     )
+
+
+def beside_forecast(spent: Spent, prices: TrainingPrices, forecast: Estimate) -> str:
+    """What a run took beside what the estimate had said for as many steps.
+
+    Args:
+        spent: Of the ledger.
+        prices: Of the run.
+        forecast: Of the whole run.
+    """
+    share = spent.steps / forecast.steps
+    rows = [("", f"{spent.steps} steps", "estimate")]
+    for name, count in asdict(forecast.tokens).items():
+        actual = getattr(spent.tokens, name)
+        if count or actual:
+            rows.append((f"{name.replace('_', ' ')} tokens", _millions(actual), _millions(count * share)))
+    if forecast.usd is not None and forecast.most_usd is not None:
+        cached = sum(spent.tokens.usd(prices, cached=True).values())
+        rows.append(("USD, no prompt cached", f"{spent.usd:.4f}", f"{forecast.most_usd * share:.4f}"))
+        rows.append(("USD, a group's prompt cached", f"{cached:.4f}", f"{forecast.usd * share:.4f}"))
+    return "\n".join(f"  {label:<30}{actual:>14}{expected:>14}" for label, actual, expected in rows)

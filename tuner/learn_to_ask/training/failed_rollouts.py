@@ -9,6 +9,7 @@ from trinity.common.experience import Experience, group_by
 
 # A grader that fails on more than this share of a step's rollouts is down: no update is better than a blind one.
 _TOLERATED = 0.5
+MISSING = "missing-"  # begins the task of a rollout that is made up
 
 
 def fill_in(rewards: Sequence[float]) -> list[float]:
@@ -66,6 +67,6 @@ class LeaveOutFailedRollouts(ExperienceOperatorV1):  # type: ignore[misc]  # Tri
 def _blank(model: Experience, number: int) -> Experience:
     """A copy that is a group of its own with reward 0, which GRPO gives the advantage 0."""
     blank = copy.deepcopy(model)
-    blank.eid.task = f"missing-{number}"
+    blank.eid.task = f"{MISSING}{number}"
     blank.reward = 0.0
     return blank

@@ -12,10 +12,12 @@ from tuner.learn_to_ask.core.grading import parse_grade
 from tuner.learn_to_ask.core.reward import Scores
 from tuner.learn_to_ask.domains import default_domain
 from tuner.learn_to_ask.engines.base import CUT_OFF, Sampling
+from tuner.learn_to_ask.engines.budget import tokens_of
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_api import ChatClient
 from tuner.learn_to_ask.engines.openai_reply import AttemptError
+from tuner.learn_to_ask.engines.retrying import Usage
 from tuner.learn_to_ask.errors import UserError
 
 AUXILIARY_MODEL_NAME = "auxiliary_model"
@@ -62,6 +64,7 @@ async def ask_grader(
     auxiliary_models: Mapping[str, Any],
     settings: GraderSettings,
     domain: Domain | None = None,
+    usage: Usage | None = None,
 ) -> Scores:
     """Asks until the scores can be read.
 
@@ -70,15 +73,16 @@ async def ask_grader(
         auxiliary_models: AgentScope's chat models by name; read by the auxiliary grader only.
         settings: Who to ask.
         domain: Whose vocabulary the offline grader reads; the medical one where none is given.
+        usage: Counts the tokens of all tries.
 
     Raises:
         GradingError: When no reply could be had or read in all tries, or in time.
     """
-    reply = ""
+    reply, usage = "", usage or Usage()
     try:
         async with asyncio.timeout(settings.seconds):
             for _ in range(_TRIES):
-                reply = await reply_of_grader(messages, auxiliary_models, settings, domain)
+                reply = await reply_of_grader(messages, auxiliary_models, settings, domain, usage)
                 scores = parse_grade(reply)
                 if scores is not None:
                     return scores
@@ -92,12 +96,14 @@ async def reply_of_grader(
     auxiliary_models: Mapping[str, Any],
     settings: GraderSettings,
     domain: Domain | None = None,
+    usage: Usage | None = None,
 ) -> str:
-    """One reply of the grader.
+    """One reply of the grader; `usage` counts its tokens.
 
     Raises:
         GradingError: When there is none.
     """
+    usage = usage or Usage()
     if settings.grader == "offline":
         return grade_answer(messages, domain or default_domain())
     # Given with every call because TunerModelConfig.temperature never reaches the engine.
@@ -106,15 +112,18 @@ async def reply_of_grader(
         model = auxiliary_models[AUXILIARY_MODEL_NAME]
         ask = partial(model, messages, seed=secrets.randbits(31), temperature=temperature, max_tokens=max_tokens)
         response = await _with_retries(ask)
-        return "".join(block["text"] for block in response.content if block["type"] == "text")
+        text = "".join(block["text"] for block in response.content if block["type"] == "text")
+        told = getattr(response, "usage", None)  # Trinity's engine on Tinker tells nothing
+        usage.count(*tokens_of(messages, [text], told.input_tokens if told else 0, told.output_tokens if told else 0))
+        return text
     try:
         client = _client(settings, asyncio.get_running_loop())
     except UserError as error:
         raise GradingError(f"the grader at {settings.base_url} cannot be asked: {error}") from error
-    return await _reply_of(client, messages, settings)
+    return await _reply_of(client, messages, settings, usage)
 
 
-async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings: GraderSettings) -> str:
+async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings: GraderSettings, usage: Usage) -> str:
     """One reply of an endpoint.
 
     Raises:
@@ -124,10 +133,12 @@ async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings
     try:
         answers = await client.ask(messages, sampling)
     except AttemptError as error:
+        usage.count(error.prompt_tokens, error.completion_tokens)
         if error.trouble == "answer":
             return error.reason  # not readable either: asked again
         said = f"{error.said} - {client.advice(error)}"
         raise GradingError(f"the grader at {client.base_url} failed: {said}") from error
+    usage.count(*tokens_of(messages, answers.texts, answers.prompt_tokens, answers.completion_tokens))
     return CUT_OFF if answers.cut_off[0] else answers.texts[0]
 
 
@@ -152,7 +163,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain:
     async def ask() -> Trial:
         client = ChatClient(_endpoint(settings))
         try:
-            reply = await _reply_of(client, messages, settings)
+            reply = await _reply_of(client, messages, settings, Usage())
             return Trial(reply, tuple(client.fitted))
         finally:
             await client.close()

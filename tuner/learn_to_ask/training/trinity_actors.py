@@ -18,6 +18,7 @@ from trinity.explorer.explorer import Explorer
 from trinity.explorer.scheduler import RunnerWrapper
 from trinity.trainer.trainer import Trainer
 
+from tuner.learn_to_ask.training.money import Money, Tokens, could_exceed, note_step, read_spent
 from tuner.learn_to_ask.training.resume import last_checkpoint
 
 _LIVES = 3  # of a runner for one task
@@ -54,6 +55,7 @@ class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hi
     """Rolls out; its engines find the run's own cluster, and when it fails the trainer does not wait for it."""
 
     on_sigterm: ClassVar[Callable[[], None] | None] = None  # of main.py's process, where the actors are made
+    money: ClassVar[Money] = Money()  # likewise; the actor is handed it
 
     @classmethod
     def get_actor(cls, config: Any) -> Any:
@@ -66,12 +68,31 @@ class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hi
             _take_sigterm(cls.on_sigterm)  # ray.init() has just put its own handler there
         address = ray.get_runtime_context().gcs_address
         options = {"name": config.explorer.name, "namespace": config.ray_namespace}
-        return ray.remote(cls).options(**options, runtime_env={"env_vars": {"RAY_ADDRESS": address}}).remote(config)
+        actor = ray.remote(cls).options(**options, runtime_env={"env_vars": {"RAY_ADDRESS": address}})
+        return actor.remote(config, cls.money)
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, money: Money | None = None) -> None:
         """Takes the config; runs in the actor, whose scheduler is to make runners that last."""
         trinity.explorer.scheduler.RunnerWrapper = LastingRunner
         super().__init__(config)
+        self._money = money or Money()
+        self._folder = Path(config.checkpoint_job_dir)
+        self.monitor: Any = CostMonitor(self.monitor, self._money, self._folder)
+
+    async def explore_step(self) -> bool:
+        """Begins a step, or ends as at the end of the data where it could cost more than the budget.
+
+        What is rolled out is then trained on and saved.
+        """
+        under_way = self.explore_step_num - self.last_monitored_step
+        if under_way and could_exceed(self._money, read_spent(self._folder), steps=under_way + 1):
+            await self.finish_current_steps()  # to see what they came to
+            under_way = 0
+        if could_exceed(self._money, read_spent(self._folder), steps=under_way + 1):
+            self.logger.info(f"Step {self.explore_step_num + 1} could cost more than --max_usd leaves: none is begun.")
+            self.taskset: Any = NoMoreTasks(self.taskset)
+        more: bool = await super().explore_step()
+        return more
 
     async def explore(self) -> str:
         """Explores until the end of the data or until something fails.
@@ -85,6 +106,48 @@ class LearnerExplorer(Explorer):  # type: ignore[misc]  # Trinity has no type hi
             await self.synchronizer.set_explorer_status.remote(RunningStatus.STOPPED, old_status=status)
             await self.shutdown()  # closes the queue of rollouts: the trainer saves and ends
         return name
+
+
+class CostMonitor:
+    """Trinity's monitor of the explorer, with what each step costs; keeps the ledger of the run."""
+
+    def __init__(self, monitor: Any, money: Money, folder: Path) -> None:
+        self._monitor = monitor
+        self._money = money
+        self._folder = folder
+
+    def log(self, data: dict[str, Any], step: int, **more: Any) -> None:
+        """Logs a step of which the tokens were counted with what they cost."""
+        tokens = Tokens.of_metrics(data)
+        if tokens is not None:
+            parts = tokens.usd(self._money.prices)
+            note_step(self._folder, step, tokens, sum(parts.values()))
+            costs = {f"money/{name}_usd": usd for name, usd in parts.items()}
+            data = {**data, **costs, "money/total_usd": read_spent(self._folder).usd}
+        self._monitor.log(data, step=step, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is Trinity's."""
+        return getattr(self._monitor, name)
+
+
+class NoMoreTasks:
+    """A task set that has come to its end before its data have."""
+
+    def __init__(self, taskset: Any) -> None:
+        self._taskset = taskset
+
+    async def read_async(self) -> Any:
+        """There is nothing to read.
+
+        Raises:
+            StopAsyncIteration: Always.
+        """
+        raise StopAsyncIteration
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as it was."""
+        return getattr(self._taskset, name)
 
 
 class LearnerTrainer(Trainer):  # type: ignore[misc]  # Trinity has no type hints
@@ -168,20 +231,21 @@ class LearnerTrainer(Trainer):  # type: ignore[misc]  # Trinity has no type hint
 
 
 @contextmanager
-def in_place_of_trinitys(on_sigterm: Callable[[], None]) -> Iterator[None]:
+def in_place_of_trinitys(on_sigterm: Callable[[], None], money: Money) -> Iterator[None]:
     """Has Trinity's launcher start these two instead of its own.
 
     Args:
         on_sigterm: Called when this process is told to end; it is not to return.
+        money: Prices and budget of the run.
     """
-    LearnerExplorer.on_sigterm = on_sigterm
+    LearnerExplorer.on_sigterm, LearnerExplorer.money = on_sigterm, money
     trinity.explorer.explorer.Explorer, trinity.trainer.trainer.Trainer = LearnerExplorer, LearnerTrainer
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         trinity.explorer.explorer.Explorer, trinity.trainer.trainer.Trainer = Explorer, Trainer
-        LearnerExplorer.on_sigterm = None
+        LearnerExplorer.on_sigterm, LearnerExplorer.money = None, Money()
         signal.signal(signal.SIGTERM, before)
 
 

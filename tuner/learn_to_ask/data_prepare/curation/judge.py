@@ -65,7 +65,8 @@ def judge_sessions(sessions: Iterable[Session], *, input_file: Path, rules: str,
             for session in sessions:
                 index, count = count, count + 1
                 if not job.journal.done(index):
-                    waiting[index] = session.session_id
+                    if not job.stopped:
+                        waiting[index] = session.session_id
                     asked += 1
                     yield Request(index, judging_messages(session.messages, settings.domain))
 
