@@ -314,7 +314,7 @@ def beside_forecast(spent: Spent, prices: TrainingPrices, forecast: Estimate) ->
     for name, count in asdict(forecast.tokens).items():
         actual = getattr(spent.tokens, name)
         if count or actual:
-            rows.append((f"{name.replace('_', ' ')} tokens", _millions(actual), _millions(count * share)))
+            rows.append((f"{name.replace('_', ' ')} tokens", f"{actual:,}", f"{count * share:,.0f}"))
     if forecast.usd is not None and forecast.most_usd is not None:
         cached = sum(spent.tokens.usd(prices, cached=True).values())
         rows.append(("USD, no prompt cached", f"{spent.usd:.4f}", f"{forecast.most_usd * share:.4f}"))
