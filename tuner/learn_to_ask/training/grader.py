@@ -15,7 +15,6 @@ from tuner.learn_to_ask.engines.base import CUT_OFF, Sampling
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_api import ChatClient
-from tuner.learn_to_ask.engines.openai_reply import AttemptError
 from tuner.learn_to_ask.errors import UserError
 
 AUXILIARY_MODEL_NAME = "auxiliary_model"
@@ -121,13 +120,12 @@ async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings
         GradingError: When there is none.
     """
     sampling = Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    try:
-        answers = await client.ask(messages, sampling)
-    except AttemptError as error:
+    answers = await client.ask(messages, sampling)
+    if error := answers.failure:
         if error.trouble == "answer":
             return error.reason  # not readable either: asked again
         said = f"{error.said} - {client.advice(error)}"
-        raise GradingError(f"the grader at {client.base_url} failed: {said}") from error
+        raise GradingError(f"the grader at {client.address.base_url} failed: {said}") from error
     return CUT_OFF if answers.cut_off[0] else answers.texts[0]
 
 
