@@ -1,9 +1,11 @@
 """The `openai` engine: many requests to one endpoint at a time; ends a run on evidence that none can succeed."""
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, Literal
 
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling
@@ -27,7 +29,7 @@ class OpenAIEngine:
     Never more than `concurrency` requests are pulled and not yet answered, so that is what a kill can lose.
     Requests that were refused or failed after their retries are held back until there is evidence whose fault it is:
     another request is answered, or a harmless question of our own is. Without it the run stops, and they count as
-    never asked. Transfers go on while the caller waits for the next reply: a thread of their own costs as much as they.
+    never asked.
 
     Attributes:
         description: Model and server, without credentials.
@@ -49,6 +51,10 @@ class OpenAIEngine:
         self._window: deque[bool] = deque(maxlen=_WINDOW)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_report)
+        self._call = self._loop.call_soon_threadsafe
+        # A thread, so that transfers go on while the caller works; a daemon, so that a run can end without close().
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
+        self._thread.start()
 
     @property
     def resent(self) -> int:
@@ -56,35 +62,38 @@ class OpenAIEngine:
         return self._client.resent
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
-        """Yields the replies as they finish; pulls a request for each free place.
+        """Yields the replies as they finish; pulls requests in the caller's thread, one for each free place.
 
         Raises:
             UserError: When going on is pointless; what was under way and still succeeds is yielded before.
         """
         stream, stop = iter(requests), asyncio.Event()
-        finished: deque[asyncio.Task[_Outcome]] = deque()
-        running: set[asyncio.Task[_Outcome]] = set()
+        running: set[asyncio.Task[_Outcome]] = set()  # of the loop's thread; `under_way` counts for this one
+        finished: SimpleQueue[asyncio.Task[_Outcome]] = SimpleQueue()
         held: list[_Outcome] = []
+        under_way = 0
 
-        def end(task: asyncio.Task[_Outcome]) -> None:
-            finished.append(task)
-            self._loop.stop()
+        def start(request: Request) -> None:
+            task = self._loop.create_task(self._answer(request, sampling, stop))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(finished.put)
+
+        def cancel() -> None:
+            for task in running:
+                task.cancel()
 
         try:
             while True:
-                while len(running) < self._concurrency and (request := next(stream, None)) is not None:
-                    task = self._loop.create_task(self._answer(request, sampling, stop))
-                    task.add_done_callback(end)
-                    running.add(task)
-                last = not running
+                while under_way < self._concurrency and (request := next(stream, None)) is not None:
+                    self._call(start, request)
+                    under_way += 1
+                last = not under_way
                 if last and not held:
                     return
                 if not last:
-                    while not finished:
-                        self._loop.run_forever()
-                    task = finished.popleft()
-                    running.remove(task)
-                    reply, error = task.result()
+                    reply, error = finished.get().result()
+                    under_way -= 1
                     if error and error.trouble == "request":
                         yield reply
                         continue
@@ -92,17 +101,18 @@ class OpenAIEngine:
                     self._window.append(error is not None and error.trouble != "answer")
                 verdict = self._verdict(held, sampling, last=last)
                 if isinstance(verdict, UserError):
-                    stop.set()
-                    if running:  # what is answered by now is paid for; failures count as never asked
-                        done, _ = self._loop.run_until_complete(asyncio.wait(running, timeout=_GRACE_SECONDS))
-                        yield from (reply for reply, error in (task.result() for task in done) if error is None)
+                    self._call(stop.set)
+                    self._call(self._loop.call_later, _GRACE_SECONDS, cancel)
+                    for task in (finished.get() for _ in range(under_way)):
+                        if not task.cancelled() and task.result()[1] is None:
+                            yield task.result()[0]
                     raise verdict
                 if last or verdict == "well":
                     yield from (reply for reply, _ in held)
                     held.clear()
         finally:
             if not self._loop.is_closed():
-                self._loop.run_until_complete(_cancel(running))
+                self._call(cancel)
 
     def applied(self, sampling: Sampling) -> Applied:
         """What is sent: servers may refuse fields, and some know no repetition penalty and do not say so."""
@@ -115,12 +125,17 @@ class OpenAIEngine:
     def close(self) -> None:
         """Cancels what is under way and closes the connections."""
         if not self._loop.is_closed():
-            self._loop.run_until_complete(self._finish())
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+            self._call(self._loop.stop)
+            self._thread.join()
             self._loop.close()
 
     async def _finish(self) -> None:
         """The end of all that the loop does."""
-        await _cancel(asyncio.all_tasks() - {asyncio.current_task()})
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await self._client.close()
 
     async def _answer(self, request: Request, sampling: Sampling, stop: asyncio.Event) -> _Outcome:
@@ -154,7 +169,7 @@ class OpenAIEngine:
         suspects = sum(error is not None and error.trouble in ("refused", "unreachable") for _, error in held)
         if suspects >= _PROBE_AFTER or (suspects and last):
             probe = self._client.ask(_PROBE, replace(sampling, n=1), patient=False)
-            error = self._loop.run_until_complete(probe).failure
+            error = asyncio.run_coroutine_threadsafe(probe, self._loop).result().failure
             return self._stop(error) if error and error.trouble != "answer" else "well"
         failed = sum(self._window)
         if len(self._window) >= _WINDOW_LEAST and failed > _WINDOW_FAILED * len(self._window):
@@ -168,13 +183,6 @@ class OpenAIEngine:
         """The end of a run that nobody answers."""
         said = f" answered {error.said}" if error.status else f": {error.said}"
         return UserError(f"{self._client.address.host}{said} - {self._client.advice(error)}; {RESUMABLE}")
-
-
-async def _cancel(tasks: Iterable["asyncio.Task[Any] | None"]) -> None:
-    """Cancels tasks and waits for their end."""
-    for task in filter(None, tasks):
-        task.cancel()
-    await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
