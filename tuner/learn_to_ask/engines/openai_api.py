@@ -51,7 +51,7 @@ class ChatClient:
         description: Model and server, without credentials.
         answered: Whether the server has ever answered a request.
         resent: How often a request was sent again because of the network or the server.
-        fitted: What was changed for this server, in words.
+        fitted: What was changed for this server, in words, as keys.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -69,7 +69,7 @@ class ChatClient:
             self.description += f" with {endpoint.extra_json}"
         self.answered = False
         self.resent = 0
-        self.fitted: list[str] = []
+        self.fitted: dict[str, None] = {}
         self._told: set[str] = set()
         self._form = RequestForm(endpoint)
         self._session: aiohttp.ClientSession | None = None
@@ -94,12 +94,15 @@ class ChatClient:
         answers, tried, started = Answers(), 0, loop.time()
         while (missing := sampling.n - len(answers.texts)) and not answers.error:
             n = 1 if self._form.separate else missing
-            version, body = self._form.version, self._form.body(messages, sampling, n=n)
+            body = self._form.body(messages, sampling, n=n)
             try:
                 answers.add(await self._send(body), n)
             except AttemptError as error:
                 if error.trouble in ("refused", "request"):
-                    if self._fitted(error, body, version):
+                    if done := self._form.learn(error.detail, body):
+                        line = f"{self.address.host}: the server refused a request ({error.said}): {done} for this run"
+                        self._tell(line, once_for=done)
+                        self.fitted[done] = None
                         continue
                     self._tell(f"{self.address.host} refused a request: {error.said}", once_for=error.reason)
                 unreachable = error.trouble == "unreachable"
@@ -148,16 +151,6 @@ class ChatClient:
             likely = "/v1" if base_url.rpartition("/")[2].startswith("v") else f"/v1: {base_url}/v1"
             return f"check the base URL (mostly it ends in {likely}) and the model name {self.endpoint.model}"
         return "check the server"
-
-    def _fitted(self, error: AttemptError, body: dict[str, Any], version: int) -> bool:
-        """Whether the next try looks different, because of this refusal or of one that came in the meantime."""
-        if self._form.version != version:
-            return True
-        done = self._form.learn(error.detail, body)
-        if done:
-            self.fitted.append(done)
-            self._tell(f"{self.address.host}: the server refused a request ({error.said}): {done} for this run")
-        return bool(done)
 
     async def _stopped(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> bool:
         """Waits before the next try; ends early with True when the run has to stop."""

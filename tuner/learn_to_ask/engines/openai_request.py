@@ -35,7 +35,6 @@ class RequestForm:
 
     Attributes:
         separate: Whether each answer needs a request of its own, because the server does not know `n`.
-        version: Grows whenever something is learned.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -54,7 +53,6 @@ class RequestForm:
         self._changed: dict[str, Any] = (_STREAMED if endpoint.stream else {}) | extra  # `None` leaves out
         self._names: dict[str, str] = {}
         self.separate = False
-        self.version = 0
 
     def body(self, messages: list[dict[str, str]], sampling: Sampling, *, n: int) -> dict[str, Any]:
         """The JSON to send for `n` answers."""
@@ -80,7 +78,7 @@ class RequestForm:
         return {name: sent.get(self._names.get(name, name)) for name in as_asked(sampling)}
 
     def learn(self, message: str, sent: Mapping[str, Any]) -> str:
-        """Fits the form to a refusal.
+        """Fits the form to a refusal; of requests that were under way together, each is told the same.
 
         Args:
             message: What the server said.
@@ -89,12 +87,6 @@ class RequestForm:
         Returns:
             What is done from here on, `""` when the refusal names nothing that can be left out.
         """
-        done = self._learned(message, sent)
-        self.version += bool(done)
-        return done
-
-    def _learned(self, message: str, sent: Mapping[str, Any]) -> str:
-        """As `learn`."""
         named = {name for name in sent if re.search(rf"(?<![A-Za-z_]){re.escape(name)}(?![A-Za-z_])", message)}
         renamed = "max_completion_tokens" in message or ("max_tokens" in named and _UNSUPPORTED.search(message))
         if renamed and "max_tokens" in sent:
