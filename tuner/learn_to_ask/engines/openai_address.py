@@ -21,7 +21,8 @@ class Endpoint:
     """Where a model is served and how it is asked.
 
     Attributes:
-        base_url: Up to and including `/v1`; credentials and a query may be in it.
+        base_url: Up to and including `/v1`; credentials and a query may be in it. Several servers of one model are
+            separated by spaces; the first gives its name to what they answer.
         model: The name under which the server offers the model.
         api_key_env: The environment variable that holds the key; servers on this machine need none.
         api_key_header: The header that carries it; `""` for `Authorization`, or for `api-key` at an address of Azure.
@@ -56,6 +57,7 @@ class Address:
         base_url: For showing: without credentials and query.
         host: Its host and port.
         completions: Where questions go.
+        models: Where the server says what it offers.
         headers: They hold the key.
         proxy: On the way there, `None` for none.
         secrets: What may never be shown.
@@ -64,21 +66,27 @@ class Address:
     base_url: str
     host: str
     completions: "yarl.URL"
+    models: "yarl.URL"
     headers: dict[str, str]
     proxy: str | None
     secrets: tuple[str, ...]
 
 
-def find_address(endpoint: Endpoint) -> Address:
-    """Looks up all that is needed to ask a server.
+def find_addresses(endpoint: Endpoint) -> list[Address]:
+    """Looks up all that is needed to ask the servers, each of which is named once.
 
     Raises:
         UserError: When URL, key or proxy cannot be used. The URL is not shown, because it may hold a password.
     """
+    return [_find_address(base_url, endpoint) for base_url in dict.fromkeys(endpoint.base_url.split()) or [""]]
+
+
+def _find_address(base_url: str, endpoint: Endpoint) -> Address:
+    """As `find_addresses`, of one server."""
     import yarl
 
     try:
-        url = yarl.URL(endpoint.base_url)
+        url = yarl.URL(base_url)
     except ValueError:
         url = yarl.URL()
     if url.scheme not in ("http", "https") or not url.host:
@@ -95,6 +103,7 @@ def find_address(endpoint: Endpoint) -> Address:
         base_url=str(plain.with_query(None).with_fragment(None)).rstrip("/"),
         host=plain.authority,
         completions=plain.joinpath("chat/completions").with_query(url.query),
+        models=plain.joinpath("models").with_query(url.query),
         headers=headers,
         proxy=None if local else _find_proxy(url.scheme, url.host),
         secrets=tuple(secret for secret in (key, url.password or "") if len(secret) >= _SHORTEST_SECRET),

@@ -4,12 +4,14 @@ import asyncio
 import random
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tuner.learn_to_ask.core.responses import well_formed
 from tuner.learn_to_ask.engines.base import Applied, Sampling
-from tuner.learn_to_ask.engines.openai_address import Endpoint, find_address
+from tuner.learn_to_ask.engines.openai_address import Address, Endpoint, find_addresses
 from tuner.learn_to_ask.engines.openai_reply import (
     NO_CREDIT,
     Answers,
@@ -21,6 +23,8 @@ from tuner.learn_to_ask.engines.openai_reply import (
     retry_after_seconds,
 )
 from tuner.learn_to_ask.engines.openai_request import RequestForm
+from tuner.learn_to_ask.engines.openai_servers import Server, Servers
+from tuner.learn_to_ask.errors import UserError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -40,29 +44,37 @@ _LONGEST_BACKOFF = 60.0
 _UNREACHABLE_SECONDS = 40.0  # a server that never answered is given up after this long
 _KEEP_ALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn (vLLM) hangs up
 _MESSAGE_LENGTH = 300
+_PROBE = [{"role": "user", "content": "Reply with the word ready."}]
 
 
 class ChatClient:
-    """Asks one endpoint, as often as it takes; used on one event loop.
+    """Asks one server, or several of one model, as often as it takes; used on one event loop.
+
+    What one server refuses by name is left out for all, so that all answers are sampled alike.
 
     Attributes:
         endpoint: Who is asked.
-        address: Where that is.
-        description: Model and server, without credentials.
-        answered: Whether the server has ever answered a request.
-        resent: How often a request was sent again because of the network or the server.
-        fitted: What was changed for this server, in words, as keys.
+        servers: Where that is.
+        description: Model and first server, without credentials.
+        answered: Whether a server has ever answered a request.
+        resent: How often a request was sent again because of the network or a server.
+        fitted: What was changed to please a server, in words, as keys.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, places: int | None = None) -> None:
         """Nothing is sent yet.
 
+        Args:
+            endpoint: Who is asked.
+            places: How many requests a server gets at once, `None` for as many as come.
+
         Raises:
-            UserError: When the URL, the key or a proxy cannot be used.
+            UserError: When a URL, the key or a proxy cannot be used.
         """
         self.endpoint = endpoint
-        self.address = find_address(endpoint)
-        self.description = f"openai:{endpoint.model}@{self.address.base_url}"
+        addresses = find_addresses(endpoint)
+        self.servers = Servers(addresses, places=places, first_rest=endpoint.backoff_base)
+        self.description = f"openai:{endpoint.model}@{addresses[0].base_url}"
         if not endpoint.extra_body:
             self.description += " without extra fields"
         if endpoint.extra_json:
@@ -71,6 +83,7 @@ class ChatClient:
         self.resent = 0
         self.fitted: dict[str, None] = {}
         self._told: set[str] = set()
+        self._secrets = [secret for address in addresses for secret in address.secrets]
         self._form = RequestForm(endpoint)
         self._session: aiohttp.ClientSession | None = None
 
@@ -81,48 +94,81 @@ class ChatClient:
         *,
         stop: asyncio.Event | None = None,
         patient: bool = True,
+        asked: Iterable[Server] = (),
     ) -> Answers:
-        """Asks until there are `sampling.n` answers, or one of them fails for good.
+        """Asks until there are `sampling.n` answers, or one of them fails for good; each server once before any twice.
 
         Args:
             messages: The conversation.
             sampling: How to sample.
             stop: Ends the waiting between two tries.
-            patient: Whether to send a request again that failed.
+            patient: Whether to ask a server again that failed.
+            asked: Servers to pass over.
         """
-        loop = asyncio.get_running_loop()
-        answers, tried, started = Answers(), 0, loop.time()
-        while (missing := sampling.n - len(answers.texts)) and not answers.error:
-            n = 1 if self._form.separate else missing
-            body = self._form.body(messages, sampling, n=n)
+        now = asyncio.get_running_loop().time
+        answers, passed, tried, started = Answers(), set(asked), 0, now()
+        error: AttemptError | None = None
+        while len(answers.texts) < sampling.n and not answers.error:
+            server = await self.servers.take(passed)
+            host = server.address.host
             try:
-                answers.add(await self._send(body), n)
-            except AttemptError as error:
-                if error.trouble in ("refused", "request"):
-                    if done := self._form.learn(error.detail, body):
-                        line = f"{self.address.host}: the server refused a request ({error.said}): {done} for this run"
-                        self._tell(line, once_for=done)
-                        self.fitted[done] = None
-                        continue
-                    self._tell(f"{self.address.host} refused a request: {error.said}", once_for=error.reason)
-                unreachable = error.trouble == "unreachable"
-                hopeless = unreachable and not self.answered and loop.time() - started > _UNREACHABLE_SECONDS
-                last = hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries)
-                if not last and unreachable:
-                    self._tell(f"{self.address.host}: {error.said}; trying again")
-                if last or await self._stopped(stop, error, tried):
-                    answers.failure = error
+                if stop is not None and stop.is_set():
+                    answers.failure = error or AttemptError("not asked")
                     break
-                tried += 1
-                self.resent += 1
-            else:
+                self.resent += error is not None
+                error = await self._try(server.address, messages, sampling, answers)
+            finally:
+                self.servers.give_back(server)
+            if change := self.servers.note(server, error):
+                self._tell(f"{host}: {change}" if error is None else f"{host}: {error.said}; {change}")
+            if error is None:
                 self.answered = True
-                tried, started = 0, loop.time()
-                if sampling.n - len(answers.texts) > missing - n and not answers.error:
-                    self._form.separate = True
-                    self._tell(f"{self.address.host}: the server ignores `n`; each answer gets a request of its own")
+                passed, tried, started = set(asked), 0, now()
+                continue
+            passed.add(server)
+            if error.trouble not in ("answer", "request") and self.servers.others(passed):
+                continue
+            unreachable = error.trouble == "unreachable"
+            hopeless = unreachable and not self.answered and now() - started > _UNREACHABLE_SECONDS
+            if hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries):
+                answers.failure = error
+                break
+            if unreachable:
+                self._tell(f"{host}: {error.said}; trying again")
+            await self._wait(stop, error, tried)
+            tried += 1
         answers.texts = [self._clean(text) for text in answers.texts]
         return answers
+
+    async def check(self, sampling: Sampling) -> None:
+        """Asks each of several servers something harmless; one that cannot be reached is left out for now.
+
+        Args:
+            sampling: How to sample.
+
+        Raises:
+            UserError: Naming a server that refuses to answer, or that offers another model than the others.
+        """
+        servers = self.servers.all
+        if len(servers) == 1:
+            return
+        others = [[other for other in servers if other is not server] for server in servers]
+        probes = [self.probe(sampling, asked=asked) for asked in others]
+        for error in await asyncio.gather(*probes):
+            if error and error.trouble == "refused":
+                raise UserError(f"{error.address.host} answered {error.said} - {self.advice(error)}")
+        lists = await asyncio.gather(*(self._models(server.address) for server in servers))
+        offers = {server.address.base_url: models for server, models in zip(servers, lists, strict=True) if models}
+        name = self.endpoint.model
+        if any(name in models for models in offers.values()):
+            offers = {url: {name: models[name]} if name in models else models for url, models in offers.items()}
+        if len({*map(str, offers.values())}) > 1:
+            said = "; ".join(f"{url} offers {', '.join(sorted(models.values()))}" for url, models in offers.items())
+            raise UserError(f"the servers must all offer the same model: {self._shown(said)}")
+
+    async def probe(self, sampling: Sampling, *, asked: Iterable[Server] = ()) -> AttemptError | None:
+        """Asks something harmless; why that is not answered."""
+        return (await self.ask(_PROBE, replace(sampling, n=1), patient=False, asked=asked)).failure
 
     def applied(self, sampling: Sampling) -> Applied:
         """What is sent of a sampling, by what this server has refused so far; `None` for what is left out."""
@@ -135,7 +181,7 @@ class ChatClient:
 
     def advice(self, error: AttemptError) -> str:
         """What to do about an error that every request would meet."""
-        base_url, variable = self.address.base_url, self.endpoint.api_key_env
+        base_url, variable = error.address.base_url, self.endpoint.api_key_env
         if error.trouble == "unreachable":
             return "check that the server runs, the base URL and the network"
         if NO_CREDIT.search(error.detail) or error.status == 402:
@@ -152,28 +198,62 @@ class ChatClient:
             return f"check the base URL (mostly it ends in {likely}) and the model name {self.endpoint.model}"
         return "check the server"
 
-    async def _stopped(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> bool:
-        """Waits before the next try; ends early with True when the run has to stop."""
-        limit = min(_LONGEST_BACKOFF, self.endpoint.backoff_base * 2 ** min(tried, 32))
-        try:
-            await asyncio.wait_for((stop or asyncio.Event()).wait(), error.wait + random.uniform(0, limit))
-        except TimeoutError:
-            return False
-        return True
+    async def _try(
+        self, address: Address, messages: list[dict[str, str]], sampling: Sampling, answers: Answers
+    ) -> AttemptError | None:
+        """Asks a server for what is missing, anew when it refuses by name what can be left out; what failed."""
+        while True:
+            missing = sampling.n - len(answers.texts)
+            n = 1 if self._form.separate else missing
+            body = self._form.body(messages, sampling, n=n)
+            try:
+                answers.add(await self._send(address, body), n)
+            except AttemptError as error:
+                error.address = address
+                if error.trouble not in ("refused", "request"):
+                    return error
+                done = self._form.learn(error.detail, body)
+                if not done:
+                    self._tell(f"{address.host} refused a request: {error.said}", about=error.reason)
+                    return error
+                self.fitted[done] = None
+                self._tell(
+                    f"{address.host}: the server refused a request ({error.said}): {done} for this run", about=done
+                )
+            else:
+                if sampling.n - len(answers.texts) > missing - n and not answers.error:
+                    self._form.separate = True
+                    self._tell(f"{address.host}: the server ignores `n`; each answer gets a request of its own")
+                return None
 
-    async def _send(self, body: dict[str, Any]) -> dict[str, Any]:
-        """One try.
+    async def _wait(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> None:
+        """Waits before the next try, not longer than until the run has to stop."""
+        limit = min(_LONGEST_BACKOFF, self.endpoint.backoff_base * 2 ** min(tried, 32))
+        with suppress(TimeoutError):
+            await asyncio.wait_for((stop or asyncio.Event()).wait(), error.wait + random.uniform(0, limit))
+
+    async def _models(self, address: Address) -> dict[str, str]:
+        """The names of the models that a server offers, with what it serves under them; empty when it does not say."""
+        with suppress(AttemptError):
+            data = (await self._send(address, None)).get("data")
+            models = [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+            return {str(model.get("id")): str(model.get("root") or model.get("id")) for model in models}
+        return {}
+
+    async def _send(self, address: Address, body: dict[str, Any] | None) -> dict[str, Any]:
+        """One try of a question, or of asking for the models.
 
         Raises:
-            AttemptError: When it brought no completion.
+            AttemptError: When it brought nothing.
         """
         import aiohttp
 
-        endpoint, address = self.endpoint, self.address
+        endpoint = self.endpoint
         self._session = self._session or _open_session(endpoint)
+        method, url = ("POST", address.completions) if body else ("GET", address.models)
         try:
-            async with self._session.post(
-                address.completions, json=body, headers=address.headers, proxy=address.proxy, allow_redirects=False
+            async with self._session.request(
+                method, url, json=body, headers=address.headers, proxy=address.proxy, allow_redirects=False
             ) as response:
                 text = (await response.read()).decode("utf-8", "replace").strip()
         except (aiohttp.ClientError, OSError) as error:
@@ -201,9 +281,9 @@ class ChatClient:
             return AttemptError(f"{sort} ({reason})", "request", message, status, max_retries=0)
         return AttemptError(reason, "refused", message, status, max_retries=0)
 
-    def _tell(self, line: str, *, once_for: str = "") -> None:
+    def _tell(self, line: str, *, about: str = "") -> None:
         """Says something on stderr once, or once for what it is about."""
-        about = once_for or line
+        about = about or line
         if about not in self._told:
             self._told.add(about)
             print(line, file=sys.stderr)
@@ -211,7 +291,7 @@ class ChatClient:
     def _clean(self, text: str) -> str:
         """A server's text in valid Unicode and without the key."""
         text = well_formed(text)
-        for secret in self.address.secrets:
+        for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 

@@ -1,12 +1,11 @@
-"""The `openai` engine: many requests to one endpoint at a time; ends a run on evidence that none can succeed."""
+"""The `openai` engine: many requests at a time; ends a run on evidence that none can succeed."""
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Iterator
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.openai_address import Endpoint
@@ -17,16 +16,17 @@ from tuner.learn_to_ask.errors import UserError
 _GRACE_SECONDS = 30.0  # when a run has to stop: time for answers that are under way and paid for
 _PROBE_AFTER = 3  # refusals without an answer in between
 _WINDOW, _WINDOW_LEAST, _WINDOW_FAILED = 50, 20, 0.9
-_PROBE = [{"role": "user", "content": "Reply with the word ready."}]
 RESUMABLE = "finished results are kept, --resume continues"
 
+ResultT = TypeVar("ResultT")
 _Outcome = tuple[Reply, AttemptError | None]
 
 
 class OpenAIEngine:
     """Answers conversations through `POST {base_url}/chat/completions`.
 
-    Never more than `concurrency` requests are pulled and not yet answered, so that is what a kill can lose.
+    Never more than `concurrency` requests for each server are pulled and not yet answered, so that is what a kill can
+    lose.
     Requests that were refused or failed after their retries are held back until there is evidence whose fault it is:
     another request is answered, or a harmless question of our own is. Without it the run stops, and they count as
     never asked.
@@ -40,14 +40,15 @@ class OpenAIEngine:
 
         Args:
             endpoint: Who answers.
-            concurrency: Requests under way at once.
+            concurrency: Requests under way at once, at each server.
 
         Raises:
             UserError: When the URL, the key or a proxy cannot be used.
         """
-        self._client = ChatClient(endpoint)
+        self._client = ChatClient(endpoint, places=concurrency)
         self.description = self._client.description
-        self._concurrency = concurrency
+        self._places = concurrency * len(self._client.servers.all)
+        self._checked = False
         self._window: deque[bool] = deque(maxlen=_WINDOW)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_report)
@@ -83,9 +84,10 @@ class OpenAIEngine:
             for task in running:
                 task.cancel()
 
+        self._check(sampling)
         try:
             while True:
-                while under_way < self._concurrency and (request := next(stream, None)) is not None:
+                while under_way < self._places and (request := next(stream, None)) is not None:
                     self._call(start, request)
                     under_way += 1
                 last = not under_way
@@ -103,9 +105,7 @@ class OpenAIEngine:
                 if isinstance(verdict, UserError):
                     self._call(stop.set)
                     self._call(self._loop.call_later, _GRACE_SECONDS, cancel)
-                    for task in (finished.get() for _ in range(under_way)):
-                        if not task.cancelled() and task.result()[1] is None:
-                            yield task.result()[0]
+                    yield from _answered(finished.get() for _ in range(under_way))
                     raise verdict
                 if last or verdict == "well":
                     yield from (reply for reply, _ in held)
@@ -125,10 +125,20 @@ class OpenAIEngine:
     def close(self) -> None:
         """Cancels what is under way and closes the connections."""
         if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+            self._run(self._finish())
             self._call(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    def _check(self, sampling: Sampling) -> None:
+        """Has several servers checked, once."""
+        if not self._checked:
+            self._run(self._client.check(sampling))
+            self._checked = True
+
+    def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Runs something on the loop and waits for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _finish(self) -> None:
         """The end of all that the loop does."""
@@ -168,13 +178,12 @@ class OpenAIEngine:
             return "well"
         suspects = sum(error is not None and error.trouble in ("refused", "unreachable") for _, error in held)
         if suspects >= _PROBE_AFTER or (suspects and last):
-            probe = self._client.ask(_PROBE, replace(sampling, n=1), patient=False)
-            error = asyncio.run_coroutine_threadsafe(probe, self._loop).result().failure
+            error = self._run(self._client.probe(sampling))
             return self._stop(error) if error and error.trouble != "answer" else "well"
         failed = sum(self._window)
         if len(self._window) >= _WINDOW_LEAST and failed > _WINDOW_FAILED * len(self._window):
             return UserError(
-                f"{self._client.address.host}: {failed} of the last {len(self._window)} requests failed after all "
+                f"{newest.address.host}: {failed} of the last {len(self._window)} requests failed after all "
                 f"retries, the last with {newest.said} - check the server; {RESUMABLE}"
             )
         return "unknown"
@@ -182,7 +191,14 @@ class OpenAIEngine:
     def _stop(self, error: AttemptError) -> UserError:
         """The end of a run that nobody answers."""
         said = f" answered {error.said}" if error.status else f": {error.said}"
-        return UserError(f"{self._client.address.host}{said} - {self._client.advice(error)}; {RESUMABLE}")
+        return UserError(f"{error.address.host}{said} - {self._client.advice(error)}; {RESUMABLE}")
+
+
+def _answered(tasks: Iterable["asyncio.Task[_Outcome]"]) -> Iterator[Reply]:
+    """The replies of those tasks that were answered, which is paid for; the others count as never asked."""
+    for task in tasks:
+        if not task.cancelled() and task.result()[1] is None:
+            yield task.result()[0]
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from tuner.learn_to_ask.engines.base import CUT_OFF
+from tuner.learn_to_ask.engines.openai_address import Address
 
 # Why a request has no answer: it alone is at fault; the server refuses it; nobody can be reached; what came is of no
 # use; the rest.
@@ -43,6 +44,7 @@ class AttemptError(Exception):
         status: HTTP status, or the one that the server's words mean; 0 for none.
         wait: Seconds that the server wants to be left alone.
         max_retries: How often it is worth to try again.
+        address: Who was asked.
     """
 
     reason: str
@@ -51,6 +53,7 @@ class AttemptError(Exception):
     status: int = 0
     wait: float = 0.0
     max_retries: int = sys.maxsize
+    address: Address = field(init=False)
 
     @property
     def said(self) -> str:

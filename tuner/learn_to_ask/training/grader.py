@@ -40,7 +40,8 @@ class GraderSettings:
         temperature: Of the grader's sampling.
         max_tokens: Longest reply.
         seconds: Longest time for the scores of one rollout, all tries included.
-        base_url: Of the endpoint, up to and including `/v1` (openai).
+        base_url: Of the endpoint, up to and including `/v1`; of several servers of one model, separated by spaces
+            (openai).
         model: The name under which the endpoint offers the model (openai).
         api_key_env: The environment variable that holds the key, on every node that grades (openai).
         extra_json: Fields to add to every request or, with null, to leave out (openai).
@@ -119,13 +120,12 @@ async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings
     Raises:
         GradingError: When there is none.
     """
-    sampling = Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    answers = await client.ask(messages, sampling)
+    answers = await client.ask(messages, _sampling(settings))
     if error := answers.failure:
         if error.trouble == "answer":
             return error.reason  # not readable either: asked again
         said = f"{error.said} - {client.advice(error)}"
-        raise GradingError(f"the grader at {client.address.base_url} failed: {said}") from error
+        raise GradingError(f"the grader at {error.address.base_url} failed: {said}") from error
     return CUT_OFF if answers.cut_off[0] else answers.texts[0]
 
 
@@ -142,7 +142,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain:
 
     Raises:
         GradingError: When it does not answer.
-        UserError: When its address or key cannot be used.
+        UserError: When its address or key cannot be used, or one of its servers refuses or offers another model.
     """
     if settings.grader == "offline":
         return Trial(grade_answer(messages, domain or default_domain()))
@@ -150,6 +150,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain:
     async def ask() -> Trial:
         client = ChatClient(_endpoint(settings))
         try:
+            await client.check(_sampling(settings))
             reply = await _reply_of(client, messages, settings)
             return Trial(reply, tuple(client.fitted))
         finally:
@@ -178,6 +179,11 @@ async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
 def _client(settings: GraderSettings, loop: asyncio.AbstractEventLoop) -> ChatClient:
     """One client for each event loop, to which its connections belong."""
     return ChatClient(_endpoint(settings))
+
+
+def _sampling(settings: GraderSettings) -> Sampling:
+    """How an endpoint samples."""
+    return Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
 
 
 def _endpoint(settings: GraderSettings) -> Endpoint:
