@@ -59,7 +59,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     )
     add(f"--{prefix}price_in", type=float, help="of a million prompt tokens, for the cost in the summary")
     add(f"--{prefix}price_out", type=float, help="of a million answer tokens, for the cost in the summary")
-    add(f"--{prefix}base_url", nargs="+", action="extend", help="openai: the server, or several, each up to /v1")
+    add(f"--{prefix}base_url", nargs="+", action="extend", help="openai: server or servers, up to and including /v1")
     add(f"--{prefix}model", help="openai: the name under which the server offers the model")
     add(f"--{prefix}api_key_env", default="OPENAI_API_KEY", help="openai: the environment variable with the key")
     add(
