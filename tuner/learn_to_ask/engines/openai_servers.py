@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
@@ -50,27 +49,25 @@ class Servers:
         self.all = [Server(address=address) for address in addresses]
         self._places = sys.maxsize if places is None else places
         self._first_rest = first_rest
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def others(self, asked: Container[Server]) -> bool:
         """Whether a server is awake that is none of these."""
-        now = asyncio.get_running_loop().time()
-        return any(server.rests_until <= now and server not in asked for server in self.all)
+        return any(server not in asked for server in self._awake())
 
     async def take(self, asked: Container[Server]) -> Server:
         """The server to ask, which counts as running one more; waits until one has a place.
 
         Args:
-            asked: Those that had this request before: others go first.
+            asked: Those that had this request before: only asked again when there is no other.
         """
         loop = asyncio.get_running_loop()
         while True:
-            awake = [server for server in self.all if server.rests_until <= loop.time()]
-            awake = awake or [min(self.all, key=lambda server: server.rests_until)]
-            free = [server for server in awake if server.running < self._places]
-            if free:
-                server = min(free, key=lambda server: (server in asked, server.running))
-                if server.rests:  # one request tells whether it is well again
+            awake = self._awake() or self.all
+            wanted = [server for server in awake if server not in asked] or awake
+            server = min(wanted, key=lambda server: server.running)
+            if server.running < self._places:
+                if server.rests and server.rests_until <= loop.time():  # one request tells whether it is well again
                     self._rest(server)
                 server.running += 1
                 return server
@@ -99,6 +96,11 @@ class Servers:
         self._rest(server, at_least=error.wait)
         return "" if was_out else "left out until it answers again"
 
+    def _awake(self) -> list[Server]:
+        """Those that do not rest."""
+        now = asyncio.get_running_loop().time()
+        return [server for server in self.all if server.rests_until <= now]
+
     def _rest(self, server: Server, *, at_least: float = 0.0) -> None:
         """Leaves a server out for a while."""
         loop = asyncio.get_running_loop()
@@ -108,11 +110,8 @@ class Servers:
         loop.call_at(server.rests_until, self._wake)
 
     def _wake(self) -> None:
-        """Has as many of the requests that wait look again as there are places for."""
-        now = asyncio.get_running_loop().time()
-        free = sum(self._places - server.running for server in self.all if server.rests_until <= now)
-        while self._waiting and free > 0:
-            place = self._waiting.popleft()
+        """Has the requests that wait look again, those that have waited longest first."""
+        waiting, self._waiting = self._waiting, []
+        for place in waiting:
             if not place.done():
                 place.set_result(None)
-                free -= 1
