@@ -234,6 +234,7 @@ def test_a_server_that_refuses_at_the_start_is_named_before_anything_is_asked(ma
     [
         ([{"id": "m", "root": "/models/step_100"}], [{"id": "m", "root": "/models/step_100"}], True),
         ([{"id": "m", "root": "/models/step_100"}], [{"id": "m", "root": "/models/step_200"}], False),
+        ([{"id": "m", "root": "/models/step_100"}], [{"id": "m"}], True),  # one that does not say what it is
         ([{"id": "m"}, {"id": "x"}], [{"id": "m"}], True),
         ([{"id": "m"}], [{"id": "other"}], False),
         ([{"id": "one.gguf"}], [{"id": "one.gguf"}], True),  # a server that takes any name

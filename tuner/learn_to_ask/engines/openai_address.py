@@ -99,14 +99,16 @@ def _find_address(base_url: str, endpoint: Endpoint) -> Address:
         credentials = f"{url.user}:{url.password or ''}".encode()
         headers["Authorization"] = f"Basic {b64encode(credentials).decode()}"
     plain = url.with_user(None)
+    proxy = None if local else _find_proxy(url.scheme, url.host)
+    secrets = (key, url.password or "", yarl.URL(proxy or "").password or "")
     return Address(
         base_url=str(plain.with_query(None).with_fragment(None)).rstrip("/"),
-        host=plain.authority,
+        host=plain.host_port_subcomponent or "",
         completions=plain.joinpath("chat/completions").with_query(url.query),
         models=plain.joinpath("models").with_query(url.query),
         headers=headers,
-        proxy=None if local else _find_proxy(url.scheme, url.host),
-        secrets=tuple(secret for secret in (key, url.password or "") if len(secret) >= _SHORTEST_SECRET),
+        proxy=proxy,
+        secrets=tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET),
     )
 
 

@@ -160,11 +160,15 @@ class ChatClient:
         lists = await asyncio.gather(*(self._models(server.address) for server in servers))
         offers = {server.address.base_url: models for server, models in zip(servers, lists, strict=True) if models}
         name = self.endpoint.model
-        if any(name in models for models in offers.values()):
-            offers = {url: {name: models[name]} if name in models else models for url, models in offers.items()}
-        if len({*map(str, offers.values())}) > 1:
-            said = "; ".join(f"{url} offers {', '.join(sorted(models.values()))}" for url, models in offers.items())
-            raise UserError(f"the servers must all offer the same model: {self._shown(said)}")
+        if listed := [models for models in offers.values() if name in models]:
+            served = {models[name] for models in listed} - {name}  # a server that only repeats the name says nothing
+            same = len(listed) == len(offers) and len(served) <= 1
+        else:  # servers that take any name
+            same = len({frozenset(models) for models in offers.values()}) <= 1
+        if not same:
+            shown = {url: models.get(name) or ", ".join(sorted(models)[:3]) for url, models in offers.items()}
+            said = self._shown("; ".join(f"{url} offers {what}" for url, what in shown.items()))
+            raise UserError(f"the servers must all offer the same model: {said}")
 
     async def probe(self, sampling: Sampling, *, asked: Iterable[Server] = ()) -> AttemptError | None:
         """Asks something harmless; why that is not answered."""
