@@ -141,7 +141,7 @@ class ChatClient:
         return answers
 
     async def check(self, sampling: Sampling) -> None:
-        """Asks each of several servers something harmless; one that cannot be reached is left out for now.
+        """Asks each of several servers for its models, or something harmless; one that cannot be reached is left out.
 
         Args:
             sampling: How to sample.
@@ -149,17 +149,16 @@ class ChatClient:
         Raises:
             UserError: Naming a server that refuses to answer, or that offers another model than the others.
         """
-        servers = self.servers.all
+        servers, name = self.servers.all, self.endpoint.model
         if len(servers) == 1:
             return
-        others = [[other for other in servers if other is not server] for server in servers]
-        probes = [self.probe(sampling, asked=asked) for asked in others]
+        lists = await asyncio.gather(*(self._models(server.address) for server in servers))
+        unsure = [server for server, models in zip(servers, lists, strict=True) if name not in models]
+        probes = (self.probe(sampling, asked=[other for other in servers if other is not server]) for server in unsure)
         for error in await asyncio.gather(*probes):
             if error and error.trouble == "refused":
                 raise UserError(f"{error.address.host} answered {error.said} - {self.advice(error)}")
-        lists = await asyncio.gather(*(self._models(server.address) for server in servers))
         offers = {server.address.base_url: models for server, models in zip(servers, lists, strict=True) if models}
-        name = self.endpoint.model
         if listed := [models for models in offers.values() if name in models]:
             served = {models[name] for models in listed} - {name}  # a server that only repeats the name says nothing
             same = len(listed) == len(offers) and len(served) <= 1

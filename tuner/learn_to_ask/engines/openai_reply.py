@@ -53,7 +53,7 @@ class AttemptError(Exception):
     status: int = 0
     wait: float = 0.0
     max_retries: int = sys.maxsize
-    address: Address = field(init=False)
+    address: Address = field(init=False, repr=False)
 
     @property
     def said(self) -> str:
