@@ -4,7 +4,8 @@ All runs of one call share a local server with latencies of 50 ms to 2 s (`laten
 `--scale`. Shorter latencies make it harder, as our own work per request stays the same. The loop is measured on
 a part of the conversations and scaled up by the sum of latencies, which the server counts. Every other figure comes
 from a process of its own that has made 20 requests before, so that no import counts. `--former` measures another
-checkout beside this one, in turn.
+checkout beside this one, in turn. At the end two servers of one model are measured against one, with the same
+concurrency at each and as many requests for each.
 
 Examples:
   python benchmarks/bench_openai.py
@@ -63,7 +64,7 @@ class Run:
 
 
 class Server:
-    """A running latency server."""
+    """A running latency server, or several: then their addresses are separated by spaces."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -101,8 +102,12 @@ class Server:
         )
 
     def _statistics(self) -> dict[str, float]:
-        with urllib.request.urlopen(self.base_url) as response:
-            return json.load(response)
+        sums: dict[str, float] = {}
+        for base_url in self.base_url.split():
+            with urllib.request.urlopen(base_url) as response:
+                for name, value in json.load(response).items():
+                    sums[name] = sums.get(name, 0) + value
+        return sums
 
 
 def sessions(count: int) -> Iterator[Session]:
@@ -277,6 +282,26 @@ def main() -> None:
             for title, checkout in checkouts.items():
                 run = measure_apart(server, checkout, step, requests=requests, concurrency=concurrency)
                 print_comparison(f"{step} {title}", run, loops[step], concurrency)
+        with Server.start(arguments.scale) as second:
+            both = Server(f"{server.base_url} {second.base_url}")
+            compare_servers(server, both, concurrencies=arguments.concurrency, rounds=arguments.rounds)
+
+
+def compare_servers(one: Server, two: Server, *, concurrencies: list[int], rounds: int) -> None:
+    """Prints how many times the requests of one server two answer in the same time, in step A."""
+    print("           one server       two servers")
+    print("conc each requests   (s)  requests   (s)  times  CPU ms each  load")
+    for concurrency in concurrencies:
+        count = concurrency * rounds
+        single = measure_apart(one, ROOT, "A", requests=count, concurrency=concurrency)
+        double = measure_apart(two, ROOT, "A", requests=2 * count, concurrency=concurrency)
+        times = (double.requests / double.seconds) / (single.requests / single.seconds)
+        each = double.cpu_seconds / double.requests * 1e3
+        print(
+            f"{concurrency:>9} {single.requests:>8,} {single.seconds:>5.1f} {double.requests:>9,} "
+            f"{double.seconds:>5.1f} {times:>6.2f} {each:>12.2f} {os.getloadavg()[0]:>5.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -138,6 +138,21 @@ def test_a_socks_proxy_is_named_in_one_line(monkeypatch, proxy):
         OpenAIEngine(Endpoint(base_url="https://api.example.com/v1", model="m"))
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_is_used_with_its_password_which_is_not_shown(make_engine, monkeypatch, name):
+    for other in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    with FaultServer(lambda call: http_error(401, "not pa55word") if call.index else GOOD) as proxy:
+        monkeypatch.setenv(name.lower(), f"http://me:pa55word@127.0.0.1:{proxy.port}")
+        engine = make_engine("http://api.example.com/v1")
+        assert texts(engine) == [["re: q0"]]
+        with pytest.raises(UserError, match=r"api\.example\.com answered HTTP 401: not \*\*\*"):
+            texts(engine)
+    assert proxy.calls[0].path == "http://api.example.com/v1/chat/completions"
+    assert proxy.calls[0].headers["proxy-authorization"].startswith("Basic ")
+
+
 # --- the answer is read in every common form
 
 

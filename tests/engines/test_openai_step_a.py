@@ -121,6 +121,22 @@ def test_given_a_server_that_dies_when_step_a_resumes_then_nothing_was_given_up(
     assert server.received < 180 - 40
 
 
+def test_given_a_server_that_dies_when_step_a_resumes_then_another_one_beside_it_finishes_what_it_began(
+    make_engine, undisturbed, tmp_path
+):
+    input_file, expected = undisturbed
+    output = tmp_path / "out.jsonl"
+    plan = lambda call: GOOD if call.index < 50 else http_error(401)  # noqa: E731
+    with FaultServer(plan, answer=extract_answer) as first, pytest.raises(UserError, match="--resume"):
+        extract(input_file, output, make_engine(first))
+    # The first does not run any more; it still names the run.
+    with FaultServer(answer=extract_answer) as second:
+        engine = make_engine(f"{first.base_url} {second.base_url}")
+        assert extract(input_file, output, engine, resume=True) == 0
+    assert output.read_bytes() == expected
+    assert second.received <= 180 - 50 + 1  # and the question of our own
+
+
 DRIVER = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")

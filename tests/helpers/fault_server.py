@@ -80,7 +80,7 @@ def in_order(*faults: Fault, then: Fault = GOOD) -> Callable[[Call], Fault]:
 
 
 class FaultServer:
-    """Serves in a thread of its own, from `with` to the end of its block.
+    """Serves in a thread of its own, from `with` to the end of its block; `GET` lists its models and is not counted.
 
     Attributes:
         calls: Every request, unless `record` is off.
@@ -96,10 +96,14 @@ class FaultServer:
         *,
         answer: Callable[[list[dict[str, str]]], str] = lambda messages: f"re: {messages[-1]['content']}",
         record: bool = True,
+        models: Sequence[dict[str, str]] = (),
     ) -> None:
         self._plan = plan
         self._answer = answer
         self._record = record
+        self._models = (
+            Fault(body=json.dumps({"object": "list", "data": models}).encode()) if models else Fault(status=404)
+        )
         self._changed = threading.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -156,6 +160,8 @@ class FaultServer:
         method, path, _ = request_line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+        if method == "GET":
+            return Call(-1, method, path, headers, body)
         with self._changed:
             call = Call(self.received, method, path, headers, body)
             self.received += 1
@@ -168,6 +174,10 @@ class FaultServer:
 
     async def _respond(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Does what the plan says; whether the connection can be used on."""
+        if call.method == "GET":
+            writer.write(b"".join(self._response(call, self._models)))
+            await writer.drain()
+            return True
         fault = self._plan(call)
         try:
             if (fault.hang or fault.delay) and await _client_left(reader, None if fault.hang else fault.delay):
@@ -185,7 +195,7 @@ class FaultServer:
 
     def _response(self, call: Call, fault: Fault) -> tuple[bytes, bytes]:
         """Head and body."""
-        body = self._completion(call) if fault.body is None else fault.body
+        body = self._completion(call) if fault.body is None and call.method == "POST" else fault.body or b""
         lines: Sequence[str] = (
             f"HTTP/1.1 {fault.status} Status",
             "Content-Type: application/json",

@@ -1,38 +1,33 @@
 """The one client of OpenAI-compatible endpoints: script 1, script 3, the preflight and the judge in training use it."""
 
 import asyncio
-import json
 import random
 import re
 import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tuner.learn_to_ask.core.responses import well_formed
 from tuner.learn_to_ask.engines.base import Applied, Sampling
-from tuner.learn_to_ask.engines.openai_address import (
-    Endpoint,
-    check_proxy,
-    is_azure,
-    is_local,
-    make_http_client,
-    parse_url,
-    read_key,
-)
+from tuner.learn_to_ask.engines.openai_address import Address, Endpoint, find_addresses
 from tuner.learn_to_ask.engines.openai_reply import (
     NO_CREDIT,
     Answers,
     AttemptError,
-    body_error,
-    error_message,
+    error_status,
+    error_words,
     network_error,
-    read_answers,
     read_body,
     retry_after_seconds,
 )
-from tuner.learn_to_ask.engines.openai_request import RequestForm, parse_extra_json
+from tuner.learn_to_ask.engines.openai_request import RequestForm
+from tuner.learn_to_ask.engines.openai_servers import Server, Servers
+from tuner.learn_to_ask.errors import UserError
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
 
 _TOO_LONG = (
     r"context[ _]?(length|window|size)|maximum (model|context|input|prompt|number of tokens)|too (long|large)"
@@ -42,82 +37,55 @@ _MODERATED = (
     r"content[ _](policy|filter|management|exists risk)|moderation|inappropriate|high risk|sensitive|unsafe"
     r"|risk control|content of user field is invalid|blocked by|safety|敏感|不安全|违规"
 )
-_ABOUT_ONE_REQUEST = re.compile(f"{_TOO_LONG}|{_MODERATED}", re.IGNORECASE)
+_ABOUT_ONE_REQUEST = re.compile(f"(?P<long>{_TOO_LONG})|{_MODERATED}", re.IGNORECASE)
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})  # and everything from 500
 _LONGEST_RETRY_AFTER = 600.0  # a server that wants more than this is better asked again in a later run
 _LONGEST_BACKOFF = 60.0
 _UNREACHABLE_SECONDS = 40.0  # a server that never answered is given up after this long
 _KEEP_ALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn (vLLM) hangs up
-_SHORTEST_SECRET = 6  # placeholders such as EMPTY are no secrets, and are words
 _MESSAGE_LENGTH = 300
+_PROBE = [{"role": "user", "content": "Reply with the word ready."}]
 
 
 class ChatClient:
-    """Asks one endpoint through the openai SDK, as often as it takes.
+    """Asks one server, or several of one model, as often as it takes; used on one event loop.
+
+    What one server refuses by name is left out for all, so that all answers are sampled alike.
 
     Attributes:
-        description: Model and server, without credentials.
-        host: For messages.
-        answered: Whether the server has ever answered a request.
-        resent: How often a request was sent again because of the network or the server.
-        fitted: What was changed for this server, in words.
+        endpoint: Who is asked.
+        servers: Where that is.
+        description: Model and first server, without credentials.
+        answered: Whether a server has ever answered a request.
+        resent: How often a request was sent again because of the network or a server.
+        fitted: What was changed to please a server, in words, as keys.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        """Prepares the connections; nothing is sent yet.
+    def __init__(self, endpoint: Endpoint, *, places: int | None = None) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            endpoint: Who is asked.
+            places: How many requests a server gets at once, `None` for as many as come.
 
         Raises:
-            UserError: When the URL, the key or a proxy cannot be used.
+            UserError: When a URL, the key or a proxy cannot be used.
         """
-        import httpx
-        import openai
-
-        url = parse_url(endpoint.base_url)
-        local = is_local(url.host)
-        key = read_key(endpoint.api_key_env, required=not local and not url.userinfo)
-        plain_url = url.copy_with(username=None, password=None, query=None, fragment=None)
         self.endpoint = endpoint
-        self.base_url = str(plain_url).rstrip("/")
-        self.description = f"openai:{endpoint.model}@{self.base_url}"
+        addresses = find_addresses(endpoint)
+        self.servers = Servers(addresses, places=places, first_rest=endpoint.backoff_base)
+        self.description = f"openai:{endpoint.model}@{addresses[0].base_url}"
         if not endpoint.extra_body:
             self.description += " without extra fields"
         if endpoint.extra_json:
             self.description += f" with {endpoint.extra_json}"
-        self.host = plain_url.netloc.decode()
         self.answered = False
         self.resent = 0
-        self.fitted: list[str] = []
-        self._secrets = [secret for secret in (key, url.password) if len(secret) >= _SHORTEST_SECRET]
+        self.fitted: dict[str, None] = {}
         self._told: set[str] = set()
-        self._form = RequestForm(
-            model=endpoint.model,
-            extra_body=endpoint.extra_body,
-            extra=parse_extra_json(endpoint.extra_json),
-            stream=endpoint.stream,
-        )
-        if not local:
-            check_proxy(url)
-        header = endpoint.api_key_header or ("api-key" if is_azure(url) else "")
-        # An empty key would be looked for elsewhere by the SDK: it gets a word, and the header is left out.
-        self._options: Any = {"headers": {"Authorization": openai.Omit()} if header or not key else {}}
-        self._client = openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=key or "none",
-            max_retries=0,
-            timeout=httpx.Timeout(endpoint.read_timeout, connect=endpoint.connect_timeout, pool=None),
-            default_headers={header: key} if header and key else {},
-            http_client=make_http_client(
-                auth=(url.username, url.password) if url.userinfo else None,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
-                verify=httpx.create_ssl_context(),
-                trust_env=not local,  # a proxy of the environment does not lead back to this machine
-            ),
-        )
-        # What kind of machine asks is nobody's business, and ten headers more are a tenth of a request's time.
-        self._client.platform_headers = dict  # type: ignore[method-assign]
-        self._completions = str(
-            url.copy_with(username=None, password=None, path=f"{url.path.rstrip('/')}/chat/completions")
-        )
+        self._secrets = [secret for address in addresses for secret in address.secrets]
+        self._form = RequestForm(endpoint)
+        self._session: aiohttp.ClientSession | None = None
 
     async def ask(
         self,
@@ -126,38 +94,84 @@ class ChatClient:
         *,
         stop: asyncio.Event | None = None,
         patient: bool = True,
+        asked: Iterable[Server] = (),
     ) -> Answers:
-        """Asks until there are `sampling.n` answers, or one of them fails.
+        """Asks until there are `sampling.n` answers, or one of them fails for good; each server once before any twice.
 
         Args:
             messages: The conversation.
             sampling: How to sample.
             stop: Ends the waiting between two tries.
-            patient: Whether to send a request again that failed.
+            patient: Whether to ask a server again that failed.
+            asked: Servers to pass over.
+        """
+        now = asyncio.get_running_loop().time
+        answers, passed, tried, started = Answers(), set(asked), 0, now()
+        error: AttemptError | None = None
+        while len(answers.texts) < sampling.n and not answers.error:
+            server = await self.servers.take(passed)
+            host = server.address.host
+            try:
+                if stop is not None and stop.is_set():
+                    answers.failure = error or AttemptError("not asked")
+                    break
+                self.resent += error is not None
+                error = await self._try(server.address, messages, sampling, answers)
+            finally:
+                self.servers.give_back(server)
+            if change := self.servers.note(server, error):
+                self._tell(f"{host}: {change}" if error is None else f"{host}: {error.said}; {change}")
+            if error is None:
+                self.answered = True
+                passed, tried, started = set(asked), 0, now()
+                continue
+            passed.add(server)
+            if error.trouble not in ("answer", "request") and self.servers.others(passed):
+                continue
+            unreachable = error.trouble == "unreachable"
+            hopeless = unreachable and not self.answered and now() - started > _UNREACHABLE_SECONDS
+            if hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries):
+                answers.failure = error
+                break
+            if unreachable:
+                self._tell(f"{host}: {error.said}; trying again")
+            await self._wait(stop, error, tried)
+            tried += 1
+        answers.texts = [self._clean(text) for text in answers.texts]
+        return answers
+
+    async def check(self, sampling: Sampling) -> None:
+        """Asks each of several servers for its models, or something harmless; one that cannot be reached is left out.
+
+        Args:
+            sampling: How to sample.
 
         Raises:
-            AttemptError: When there are none after all tries.
+            UserError: Naming a server that refuses to answer, or that offers another model than the others.
         """
-        all_of_them = Answers()
-        while True:
-            missing = sampling.n - len(all_of_them.texts)
-            n = 1 if self._form.separate else missing
-            try:
-                answers = await self._ask_once(messages, sampling, n=n, stop=stop, patient=patient)
-            except AttemptError as error:
-                error.prompt_tokens += all_of_them.prompt_tokens
-                error.completion_tokens += all_of_them.completion_tokens
-                raise
-            all_of_them.texts += answers.texts
-            all_of_them.cut_off += answers.cut_off
-            all_of_them.prompt_tokens += answers.prompt_tokens
-            all_of_them.completion_tokens += answers.completion_tokens
-            all_of_them.error = answers.error
-            if len(all_of_them.texts) == sampling.n or answers.error:
-                return all_of_them
-            if len(answers.texts) < n and not self._form.separate:
-                self._form.separate = True
-                self._tell(f"{self.host}: the server ignores `n`; each answer gets a request of its own")
+        servers, name = self.servers.all, self.endpoint.model
+        if len(servers) == 1:
+            return
+        lists = await asyncio.gather(*(self._models(server.address) for server in servers))
+        unsure = [server for server, models in zip(servers, lists, strict=True) if name not in models]
+        probes = (self.probe(sampling, asked=[other for other in servers if other is not server]) for server in unsure)
+        for error in await asyncio.gather(*probes):
+            if error and error.trouble == "refused":
+                raise UserError(f"{error.address.host} answered {error.said} - {self.advice(error)}")
+        offers = {server.address.base_url: models for server, models in zip(servers, lists, strict=True) if models}
+        if listed := [models for models in offers.values() if name in models]:
+            served = {models[name] for models in listed} - {name}  # a server that only repeats the name says nothing
+            same = len(listed) == len(offers) and len(served) <= 1
+        else:  # servers that take any name
+            same = len({frozenset(models) for models in offers.values()}) <= 1
+        if not same:
+            shown = {url: models.get(name) or ", ".join(sorted(models)[:3]) for url, models in offers.items()}
+            said = self._shown("; ".join(f"{url} offers {what}" for url, what in shown.items()))
+            raise UserError(f"the servers must all offer the same model: {said}")
+
+    async def probe(self, sampling: Sampling, *, asked: Iterable[Server] = ()) -> AttemptError | None:
+        """Asks something harmless; why that is not answered."""
+        return (await self.ask(_PROBE, replace(sampling, n=1), patient=False, asked=asked)).failure
 
     def applied(self, sampling: Sampling) -> Applied:
         """What is sent of a sampling, by what this server has refused so far; `None` for what is left out."""
@@ -165,129 +179,114 @@ class ChatClient:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.close()
+        if self._session:
+            await self._session.close()
 
     def advice(self, error: AttemptError) -> str:
         """What to do about an error that every request would meet."""
-        endpoint = self.endpoint
+        base_url, variable = error.address.base_url, self.endpoint.api_key_env
         if error.trouble == "unreachable":
             return "check that the server runs, the base URL and the network"
         if NO_CREDIT.search(error.detail) or error.status == 402:
             return "check the balance or quota of the account"
         if error.status in (401, 403):
-            return f"check the key in the environment variable {endpoint.api_key_env}, and what it may use"
+            return f"check the key in the environment variable {variable}, and what it may use"
         if error.status in (400, 413, 422):
             return (
                 "if it names a field, leave it out with --extra_json '{\"FIELD\": null}'; repetition_penalty and "
                 "chat_template_kwargs, which plain OpenAI servers do not know, with --no-extra_body"
             )
         if error.status == 404 or 300 <= error.status < 400:
-            versioned = self.base_url.rpartition("/")[2].startswith("v")
-            likely = "mostly it ends in /v1" if versioned else f"mostly it ends in /v1: {self.base_url}/v1"
-            return f"check the base URL ({likely}) and the model name {endpoint.model}"
+            likely = "/v1" if base_url.rpartition("/")[2].startswith("v") else f"/v1: {base_url}/v1"
+            return f"check the base URL (mostly it ends in {likely}) and the model name {self.endpoint.model}"
         return "check the server"
 
-    async def _ask_once(
-        self, messages: list[dict[str, str]], sampling: Sampling, *, n: int, stop: asyncio.Event | None, patient: bool
-    ) -> Answers:
-        """One request, sent again while that can help."""
-        tried = prompt_tokens = completion_tokens = 0
-        started = asyncio.get_running_loop().time()
+    async def _try(
+        self, address: Address, messages: list[dict[str, str]], sampling: Sampling, answers: Answers
+    ) -> AttemptError | None:
+        """Asks a server for what is missing, anew when it refuses by name what can be left out; what failed."""
         while True:
-            version, body = self._form.version, self._form.body(messages, sampling, n=n)
+            missing = sampling.n - len(answers.texts)
+            n = 1 if self._form.separate else missing
+            body = self._form.body(messages, sampling, n=n)
             try:
-                answers = await self._send(body, n)
+                answers.add(await self._send(address, body), n)
             except AttemptError as error:
-                if error.trouble in ("refused", "request"):
-                    if self._fitted(error, body, version):
-                        continue
-                    self._tell(f"{self.host} refused a request: {error.said}", once_for=error.reason)
-                prompt_tokens += error.prompt_tokens
-                completion_tokens += error.completion_tokens
-                error.prompt_tokens, error.completion_tokens = prompt_tokens, completion_tokens
-                waited = asyncio.get_running_loop().time() - started
-                hopeless = error.trouble == "unreachable" and not self.answered and waited > _UNREACHABLE_SECONDS
-                last = hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries)
-                if not last and error.trouble == "unreachable":
-                    self._tell(f"{self.host}: {error.said}; trying again")
-                if last or await self._stopped(stop, error, tried):
-                    raise
-                tried += 1
-                self.resent += 1
+                error.address = address
+                if error.trouble not in ("refused", "request"):
+                    return error
+                done = self._form.learn(error.detail, body)
+                if not done:
+                    self._tell(f"{address.host} refused a request: {error.said}", about=error.reason)
+                    return error
+                self.fitted[done] = None
+                self._tell(
+                    f"{address.host}: the server refused a request ({error.said}): {done} for this run", about=done
+                )
             else:
-                self.answered = True
-                answers.prompt_tokens += prompt_tokens
-                answers.completion_tokens += completion_tokens
-                return answers
+                if sampling.n - len(answers.texts) > missing - n and not answers.error:
+                    self._form.separate = True
+                    self._tell(f"{address.host}: the server ignores `n`; each answer gets a request of its own")
+                return None
 
-    def _fitted(self, error: AttemptError, body: dict[str, Any], version: int) -> bool:
-        """Whether the next try looks different, because of this refusal or of one that came in the meantime."""
-        if self._form.version != version:
-            return True
-        done = self._form.learn(error.detail, body)
-        if done:
-            self.fitted.append(done)
-            self._tell(f"{self.host}: the server refused a request ({error.said}): {done} for this run")
-        return bool(done)
-
-    async def _stopped(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> bool:
-        """Waits before the next try; ends early with True when the run has to stop."""
+    async def _wait(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> None:
+        """Waits before the next try, not longer than until the run has to stop."""
         limit = min(_LONGEST_BACKOFF, self.endpoint.backoff_base * 2 ** min(tried, 32))
-        wait = error.wait + random.uniform(0, limit)
-        if stop is None:
-            await asyncio.sleep(wait)
-            return False
-        try:
-            await asyncio.wait_for(stop.wait(), wait)
-        except TimeoutError:
-            return False
-        return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for((stop or asyncio.Event()).wait(), error.wait + random.uniform(0, limit))
 
-    async def _send(self, body: dict[str, Any], n: int) -> Answers:
-        """One try.
+    async def _models(self, address: Address) -> dict[str, str]:
+        """The names of the models that a server offers, with what it serves under them; empty when it does not say."""
+        with suppress(AttemptError):
+            data = (await self._send(address, None)).get("data")
+            models = [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+            return {str(model.get("id")): str(model.get("root") or model.get("id")) for model in models}
+        return {}
+
+    async def _send(self, address: Address, body: dict[str, Any] | None) -> dict[str, Any]:
+        """One try of a question, or of asking for the models.
 
         Raises:
             AttemptError: When it brought nothing.
         """
-        import httpx
-        import openai
+        import aiohttp
 
         endpoint = self.endpoint
+        self._session = self._session or _open_session(endpoint)
+        method, url = ("POST", address.completions) if body else ("GET", address.models)
         try:
-            # The limits of the SDK are for single reads; this one also ends an answer that trickles for ever.
-            async with asyncio.timeout(endpoint.connect_timeout + endpoint.read_timeout):
-                response = await self._client.post(
-                    self._completions, body=body, cast_to=httpx.Response, options=self._options
-                )
-        except openai.APIStatusError as error:
-            raise self._refusal(error.status_code, error.response) from None
-        except (openai.OpenAIError, TimeoutError) as error:
+            async with self._session.request(
+                method, url, json=body, headers=address.headers, proxy=address.proxy, allow_redirects=False
+            ) as response:
+                text = (await response.read()).decode("utf-8", "replace").strip()
+        except (aiohttp.ClientError, OSError) as error:
             failed = network_error(error, connect_timeout=endpoint.connect_timeout, read_timeout=endpoint.read_timeout)
             failed.detail = self._shown(failed.detail)
             raise failed from None
-        answer = read_body(response.content)
-        if failure := body_error(answer):
-            raise self._refusal(failure[0], response)
-        answers = read_answers(answer, n)
-        answers.texts = [self._clean(text) for text in answers.texts]
-        return answers
+        if response.status >= 300:
+            raise self._refusal(response.status, text, response.headers)
+        answer = read_body(text)
+        if status := error_status(answer):
+            raise self._refusal(status, text, response.headers)
+        return answer
 
-    def _refusal(self, status: int, response: "httpx.Response") -> AttemptError:
-        """What an error of the server means, with its own words."""
-        try:
-            body: object = json.loads(response.content)
-        except (ValueError, RecursionError):
-            body = response.text
-        inner = body.get("error") if isinstance(body, dict) else None
-        inner = inner if isinstance(inner, dict) else {}
-        words = [error_message(body)]
-        named = {str(inner.get(name) or status) for name in ("code", "param")} - {str(status)}
-        words += [f"({word})" for word in sorted(named) if word not in words[0]]
-        return _status_error(status, self._shown(" ".join(words)), response.headers)
+    def _refusal(self, status: int, text: str, headers: Mapping[str, str]) -> AttemptError:
+        """What an error of the server means for the request, with its own words."""
+        reason, message = f"HTTP {status}", self._shown(error_words(text, status))
+        passing = status in _RETRIED_STATUS or status >= 500
+        if passing and not NO_CREDIT.search(message):
+            wait = retry_after_seconds(headers)
+            if wait <= _LONGEST_RETRY_AFTER:
+                return AttemptError(reason, "failed", message, status, wait)
+            message += f"; it asks to wait {wait:.0f} s"
+        elif not passing and (words := _ABOUT_ONE_REQUEST.search(message)):
+            sort = "prompt too long" if words["long"] else "moderated"
+            return AttemptError(f"{sort} ({reason})", "request", message, status, max_retries=0)
+        return AttemptError(reason, "refused", message, status, max_retries=0)
 
-    def _tell(self, line: str, *, once_for: str = "") -> None:
+    def _tell(self, line: str, *, about: str = "") -> None:
         """Says something on stderr once, or once for what it is about."""
-        about = once_for or line
+        about = about or line
         if about not in self._told:
             self._told.add(about)
             print(line, file=sys.stderr)
@@ -302,20 +301,22 @@ class ChatClient:
     def _shown(self, text: str) -> str:
         """A server's text on one line, short, printable, without the key."""
         line = " ".join(self._clean(text).split())  # first the key, so that no part of it stays at the cut
-        line = "".join(character for character in line if character.isprintable())
+        line = "".join(filter(str.isprintable, line))
         return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}…"
 
 
-def _status_error(status: int, message: str, headers: "httpx.Headers") -> AttemptError:
-    """What an error of the server means for the request."""
-    reason = f"HTTP {status}"
-    words = _ABOUT_ONE_REQUEST.search(message)
-    if status not in _RETRIED_STATUS and status < 500 and words:
-        sort = "prompt too long" if re.search(_TOO_LONG, message, re.IGNORECASE) else "moderated"
-        return AttemptError(f"{sort} ({reason})", trouble="request", detail=message, status=status, max_retries=0)
-    if (status in _RETRIED_STATUS or status >= 500) and not NO_CREDIT.search(message):
-        wait = retry_after_seconds(headers)
-        if wait <= _LONGEST_RETRY_AFTER:
-            return AttemptError(reason, detail=message, status=status, wait=wait)
-        message = f"{message}; it asks to wait {wait:.0f} s"
-    return AttemptError(reason, trouble="refused", detail=message, status=status, max_retries=0)
+def _open_session(endpoint: Endpoint) -> "aiohttp.ClientSession":
+    """Connections that are kept, with as many at a time as there are requests."""
+    import aiohttp
+    import httpx
+
+    # httpx knows certificates of its own where the system has none.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=httpx.create_ssl_context())
+    connect, read = endpoint.connect_timeout, endpoint.read_timeout
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "learn2ask"},
+        # The limit of single reads alone would let an answer trickle for ever.
+        timeout=aiohttp.ClientTimeout(total=connect + read, sock_connect=connect, sock_read=read),
+    )

@@ -1,13 +1,10 @@
-"""The `openai` engine: many requests to one endpoint at a time; ends a run on evidence that none can succeed."""
+"""The `openai` engine: many requests at a time; ends a run on evidence that none can succeed."""
 
 import asyncio
 import threading
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
+from collections.abc import Coroutine, Iterable, Iterator
+from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling
@@ -19,30 +16,17 @@ from tuner.learn_to_ask.errors import UserError
 _GRACE_SECONDS = 30.0  # when a run has to stop: time for answers that are under way and paid for
 _PROBE_AFTER = 3  # refusals without an answer in between
 _WINDOW, _WINDOW_LEAST, _WINDOW_FAILED = 50, 20, 0.9
-_PROBE = [{"role": "user", "content": "Reply with the word ready."}]
 RESUMABLE = "finished results are kept, --resume continues"
 
-_Verdict = Literal["well", "unknown"]
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of a request after all its tries; `error` is `None` when it was answered."""
-
-    reply: Reply
-    error: AttemptError | None = None
-
-    @property
-    def trouble(self) -> str:
-        """Whose fault it is that there is no answer, `""` when there is one."""
-        return self.error.trouble if self.error else ""
+_Outcome = tuple[Reply, AttemptError | None]
 
 
 class OpenAIEngine:
     """Answers conversations through `POST {base_url}/chat/completions`.
 
-    Never more than `concurrency` requests are pulled and not yet answered, so that is what a kill can lose.
+    Never more than `concurrency` requests for each server are pulled and not yet answered, so that is what a kill can
+    lose.
     Requests that were refused or failed after their retries are held back until there is evidence whose fault it is:
     another request is answered, or a harmless question of our own is. Without it the run stops, and they count as
     never asked.
@@ -52,20 +36,26 @@ class OpenAIEngine:
     """
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int = 32) -> None:
-        """Prepares the connections; nothing is sent yet.
+        """Nothing is sent yet.
 
         Args:
             endpoint: Who answers.
-            concurrency: Requests under way at once.
+            concurrency: Requests under way at once, at each server.
 
         Raises:
             UserError: When the URL, the key or a proxy cannot be used.
         """
-        self._client = ChatClient(endpoint)
+        self._client = ChatClient(endpoint, places=concurrency)
         self.description = self._client.description
-        self._concurrency = concurrency
+        self._places = concurrency * len(self._client.servers.all)
+        self._checked = False
         self._window: deque[bool] = deque(maxlen=_WINDOW)
-        self._loop = _LoopThread()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_report)
+        self._call = self._loop.call_soon_threadsafe
+        # A thread, so that transfers go on while the caller works; a daemon, so that a run can end without close().
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
+        self._thread.start()
 
     @property
     def resent(self) -> int:
@@ -78,41 +68,51 @@ class OpenAIEngine:
         Raises:
             UserError: When going on is pointless; what was under way and still succeeds is yielded before.
         """
-        stream = iter(requests)
-        stop = asyncio.Event()
-        done: SimpleQueue[Future[_Outcome]] = SimpleQueue()
-        running: set[Future[_Outcome]] = set()
+        stream, stop = iter(requests), asyncio.Event()
+        running: set[asyncio.Task[_Outcome]] = set()  # of the loop's thread; `under_way` counts for this one
+        finished: SimpleQueue[asyncio.Task[_Outcome]] = SimpleQueue()
         held: list[_Outcome] = []
+        under_way = 0
+
+        def start(request: Request) -> None:
+            task = self._loop.create_task(self._answer(request, sampling, stop))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(finished.put)
+
+        def cancel() -> None:
+            for task in running:
+                task.cancel()
+
+        self._check(sampling)
         try:
             while True:
-                while len(running) < self._concurrency and (request := next(stream, None)) is not None:
-                    future = self._loop.submit(self._answer(request, sampling, stop))
-                    running.add(future)
-                    future.add_done_callback(done.put)
-                if not running:
-                    break
-                future = done.get()
-                running.remove(future)
-                outcome = future.result()
-                if outcome.trouble == "request":
-                    yield outcome.reply
-                    continue
-                held.append(outcome)
-                self._window.append(outcome.trouble not in ("", "answer"))
-                verdict = self._verdict(held, sampling, last=False)
+                while under_way < self._places and (request := next(stream, None)) is not None:
+                    self._call(start, request)
+                    under_way += 1
+                last = not under_way
+                if last and not held:
+                    return
+                if not last:
+                    reply, error = finished.get().result()
+                    under_way -= 1
+                    if error and error.trouble == "request":
+                        yield reply
+                        continue
+                    held.append((reply, error))
+                    self._window.append(error is not None and error.trouble != "answer")
+                verdict = self._verdict(held, sampling, last=last)
                 if isinstance(verdict, UserError):
-                    self._loop.call(stop.set)
-                    yield from _last_answers(done, running)
+                    self._call(stop.set)
+                    self._call(self._loop.call_later, _GRACE_SECONDS, cancel)
+                    yield from _answered(finished.get() for _ in range(under_way))
                     raise verdict
-                if verdict == "well":
-                    yield from (earlier.reply for earlier in held)
+                if last or verdict == "well":
+                    yield from (reply for reply, _ in held)
                     held.clear()
-            if held and isinstance(verdict := self._verdict(held, sampling, last=True), UserError):
-                raise verdict
-            yield from (outcome.reply for outcome in held)
         finally:
-            for future in running:
-                future.cancel()
+            if not self._loop.is_closed():
+                self._call(cancel)
 
     def applied(self, sampling: Sampling) -> Applied:
         """What is sent: servers may refuse fields, and some know no repetition penalty and do not say so."""
@@ -124,21 +124,48 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Cancels what is under way and closes the connections."""
-        self._loop.close(self._client.close)
+        if not self._loop.is_closed():
+            self._run(self._finish())
+            self._call(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _check(self, sampling: Sampling) -> None:
+        """Has several servers checked, once."""
+        if not self._checked:
+            self._run(self._client.check(sampling))
+            self._checked = True
+
+    def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Runs something on the loop and waits for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _finish(self) -> None:
+        """The end of all that the loop does."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.close()
 
     async def _answer(self, request: Request, sampling: Sampling, stop: asyncio.Event) -> _Outcome:
         """Has one request answered, or says why it is not."""
-        try:
-            answers = await self._client.ask(request.messages, sampling, stop=stop)
-        except AttemptError as error:
-            final = error.trouble in ("request", "refused")
-            reply = Reply(request.key, [], error.prompt_tokens, error.completion_tokens, error.reason, final)
-            return _Outcome(reply, error)
-        tokens = (answers.prompt_tokens, answers.completion_tokens)
-        cut_off = tuple(answers.cut_off) if any(answers.cut_off) else ()
-        return _Outcome(Reply(request.key, answers.texts, *tokens, answers.error, cut_off=cut_off))
+        answers = await self._client.ask(request.messages, sampling, stop=stop)
+        failure = answers.failure
+        reply = Reply(
+            request.key,
+            answers.texts,
+            answers.prompt_tokens,
+            answers.completion_tokens,
+            failure.reason if failure else answers.error,
+            failure is not None and failure.trouble in ("request", "refused"),
+            tuple(answers.cut_off) if any(answers.cut_off) else (),
+        )
+        return reply, failure
 
-    def _verdict(self, held: list[_Outcome], sampling: Sampling, *, last: bool) -> _Verdict | UserError:
+    def _verdict(
+        self, held: list[_Outcome], sampling: Sampling, *, last: bool
+    ) -> Literal["well", "unknown"] | UserError:
         """Whether the server answers, so that what failed is the fault of single requests, or why the run has to stop.
 
         Args:
@@ -146,86 +173,35 @@ class OpenAIEngine:
             sampling: Of the run.
             last: No request is left that could be answered yet.
         """
-        if held[-1].trouble in ("", "answer"):
+        _, newest = held[-1]
+        if newest is None or newest.trouble == "answer":
             return "well"
-        suspects = sum(outcome.trouble in ("refused", "unreachable") for outcome in held)
+        suspects = sum(error is not None and error.trouble in ("refused", "unreachable") for _, error in held)
         if suspects >= _PROBE_AFTER or (suspects and last):
-            error = self._loop.submit(self._probe(sampling)).result()
-            return self._stop(error) if error else "well"
+            error = self._run(self._client.probe(sampling))
+            return self._stop(error) if error and error.trouble != "answer" else "well"
         failed = sum(self._window)
-        if len(self._window) >= _WINDOW_LEAST and failed > _WINDOW_FAILED * len(self._window) and held[-1].error:
+        if len(self._window) >= _WINDOW_LEAST and failed > _WINDOW_FAILED * len(self._window):
             return UserError(
-                f"{self._client.host}: {failed} of the last {len(self._window)} requests failed after all retries, the "
-                f"last with {held[-1].error.said} - check the server; {RESUMABLE}"
+                f"{newest.address.host}: {failed} of the last {len(self._window)} requests failed after all "
+                f"retries, the last with {newest.said} - check the server; {RESUMABLE}"
             )
         return "unknown"
 
-    async def _probe(self, sampling: Sampling) -> AttemptError | None:
-        """Asks something harmless; why that is not answered either."""
-        try:
-            await self._client.ask(_PROBE, replace(sampling, n=1), patient=False)
-        except AttemptError as error:
-            return None if error.trouble == "answer" else error
-        return None
-
     def _stop(self, error: AttemptError) -> UserError:
         """The end of a run that nobody answers."""
-        said = f"answered {error.said}" if error.status else error.said
-        separator = " " if error.status else ": "
-        return UserError(f"{self._client.host}{separator}{said} - {self._client.advice(error)}; {RESUMABLE}")
+        said = f" answered {error.said}" if error.status else f": {error.said}"
+        return UserError(f"{error.address.host}{said} - {self._client.advice(error)}; {RESUMABLE}")
 
 
-class _LoopThread:
-    """An event loop in a thread of its own, so that transfers go on while the caller works."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_report)
-        # A daemon, so that a run that ends without close() ends all the same.
-        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Coroutine[Any, Any, ResultT]) -> "Future[ResultT]":
-        """Starts a coroutine."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Calls a function in the thread of the loop, where asyncio objects may be touched."""
-        self._loop.call_soon_threadsafe(function)
-
-    def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Cancels everything, awaits `last()` and ends the thread."""
-        if self._loop.is_closed():
-            return
-
-        async def finish() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            await last()
-
-        asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+def _answered(tasks: Iterable["asyncio.Task[_Outcome]"]) -> Iterator[Reply]:
+    """The replies of those tasks that were answered, which is paid for; the others count as never asked."""
+    for task in tasks:
+        if not task.cancelled() and task.result()[1] is None:
+            yield task.result()[0]
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """As asyncio does, but for connections that a run leaves open when it is interrupted."""
     if not str(context.get("message")).startswith("Unclosed"):
         loop.default_exception_handler(context)
-
-
-def _last_answers(done: "SimpleQueue[Future[_Outcome]]", running: "set[Future[_Outcome]]") -> Iterator[Reply]:
-    """The answers that still come in when a run has to stop, which are paid for; failures count as never asked."""
-    deadline = time.monotonic() + _GRACE_SECONDS
-    while running:
-        try:
-            future = done.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
-            return
-        running.remove(future)
-        outcome = future.result()
-        if outcome.error is None:
-            yield outcome.reply

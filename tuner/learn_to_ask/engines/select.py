@@ -60,7 +60,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
     )
     add(f"--{prefix}price_in", type=float, help="of a million prompt tokens, for the cost in the summary")
     add(f"--{prefix}price_out", type=float, help="of a million answer tokens, for the cost in the summary")
-    add(f"--{prefix}base_url", help="openai: the server, up to and including /v1")
+    add(f"--{prefix}base_url", nargs="+", action="extend", help="openai: server or servers, up to and including /v1")
     add(f"--{prefix}model", help="openai: the name under which the server offers the model")
     add(f"--{prefix}api_key_env", default="OPENAI_API_KEY", help="openai: the environment variable with the key")
     add(
@@ -68,7 +68,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
         default="",
         help="openai: the header that carries the key, such as api-key (default: Authorization; at Azure its own)",
     )
-    add(f"--{prefix}concurrency", type=positive_int, default=32, help="openai: requests under way at once")
+    add(f"--{prefix}concurrency", type=positive_int, default=32, help="openai: requests at once at each server")
     add(f"--{prefix}connect_timeout", type=float, default=10.0, help="openai: seconds for a connection")
     add(f"--{prefix}read_timeout", type=float, default=600.0, help="openai: seconds for a whole answer")
     add(
@@ -188,7 +188,7 @@ def build_engine(
         from tuner.learn_to_ask.engines.openai_engine import OpenAIEngine
 
         endpoint = Endpoint(
-            base_url=flags["base_url"],
+            base_url=" ".join(flags["base_url"]),
             model=flags["model"],
             api_key_env=flags["api_key_env"],
             api_key_header=flags["api_key_header"],

@@ -16,7 +16,6 @@ from tuner.learn_to_ask.engines.budget import tokens_of
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
 from tuner.learn_to_ask.engines.openai_api import ChatClient
-from tuner.learn_to_ask.engines.openai_reply import AttemptError
 from tuner.learn_to_ask.engines.retrying import Usage
 from tuner.learn_to_ask.errors import UserError
 
@@ -43,7 +42,8 @@ class GraderSettings:
         temperature: Of the grader's sampling.
         max_tokens: Longest reply.
         seconds: Longest time for the scores of one rollout, all tries included.
-        base_url: Of the endpoint, up to and including `/v1` (openai).
+        base_url: Of the endpoint, up to and including `/v1`; of several servers of one model, separated by spaces
+            (openai).
         model: The name under which the endpoint offers the model (openai).
         api_key_env: The environment variable that holds the key, on every node that grades (openai).
         extra_json: Fields to add to every request or, with null, to leave out (openai).
@@ -129,15 +129,13 @@ async def _reply_of(client: ChatClient, messages: list[dict[str, str]], settings
     Raises:
         GradingError: When there is none.
     """
-    sampling = Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    try:
-        answers = await client.ask(messages, sampling)
-    except AttemptError as error:
-        usage.count(error.prompt_tokens, error.completion_tokens)
+    answers = await client.ask(messages, _sampling(settings))
+    if error := answers.failure:
+        usage.count(answers.prompt_tokens, answers.completion_tokens)
         if error.trouble == "answer":
             return error.reason  # not readable either: asked again
         said = f"{error.said} - {client.advice(error)}"
-        raise GradingError(f"the grader at {client.base_url} failed: {said}") from error
+        raise GradingError(f"the grader at {error.address.base_url} failed: {said}") from error
     usage.count(*tokens_of(messages, answers.texts, answers.prompt_tokens, answers.completion_tokens))
     return CUT_OFF if answers.cut_off[0] else answers.texts[0]
 
@@ -155,7 +153,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain:
 
     Raises:
         GradingError: When it does not answer.
-        UserError: When its address or key cannot be used.
+        UserError: When its address or key cannot be used, or one of its servers refuses or offers another model.
     """
     if settings.grader == "offline":
         return Trial(grade_answer(messages, domain or default_domain()))
@@ -163,6 +161,7 @@ def try_grader(messages: list[dict[str, str]], settings: GraderSettings, domain:
     async def ask() -> Trial:
         client = ChatClient(_endpoint(settings))
         try:
+            await client.check(_sampling(settings))
             reply = await _reply_of(client, messages, settings, Usage())
             return Trial(reply, tuple(client.fitted))
         finally:
@@ -191,6 +190,11 @@ async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
 def _client(settings: GraderSettings, loop: asyncio.AbstractEventLoop) -> ChatClient:
     """One client for each event loop, to which its connections belong."""
     return ChatClient(_endpoint(settings))
+
+
+def _sampling(settings: GraderSettings) -> Sampling:
+    """How an endpoint samples."""
+    return Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
 
 
 def _endpoint(settings: GraderSettings) -> Endpoint:

@@ -89,7 +89,7 @@ _HELP = {
     "auxiliary_tensor_parallel_size": "GPUs of one grader engine",
     "auxiliary_engine_num": "grader engines",
     "grader_temperature": "of the grader",
-    "grader_base_url": "of the openai grader, up to and including /v1",
+    "grader_base_url": "of the openai grader, up to and including /v1; several of one model are separated by spaces",
     "grader_model": "name under which the openai grader's endpoint offers the model",
     "grader_api_key_env": "environment variable with the openai grader's key; must be set where Ray's workers run",
     "grader_extra_json": "fields to add to the openai grader's requests or, with null, to leave out, as a JSON object: "
