@@ -255,7 +255,7 @@ def test_many_rows_and_long_ones_are_written_and_read_in_pieces(tmp_path):
     assert all(one == two for one, two in zip(read_all(path), long_sessions(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["out.jsonl.bz2", "out.jsonl.xz", "out.csv", "out.parquet.gz"])
+@pytest.mark.parametrize("name", ["out.jsonl.bz2", "out.jsonl.xz", "out.feather", "out.parquet.gz"])
 def test_a_name_that_promises_another_format_is_refused_before_the_work(tmp_path, name):
     from tuner.learn_to_ask.cli import check_output
 

@@ -13,7 +13,7 @@ from tuner.learn_to_ask.errors import UserError
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _CHUNK = 1 << 17
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 6
-_OTHERS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".csv", ".arrow", ".feather", ".parquet.gz", ".parquet.zst")
+_OTHERS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".arrow", ".feather", ".parquet.gz", ".parquet.zst")
 
 
 def is_parquet(path: Path) -> bool:
