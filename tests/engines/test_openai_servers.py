@@ -105,6 +105,10 @@ def test_what_one_server_refuses_by_name_is_left_out_for_all(make_engine, capsys
     assert capsys.readouterr().err.count("top_p is left out") == 1
 
 
+def test_without_anything_to_ask_no_server_is_needed(make_engine):
+    assert answers(make_engine("http://127.0.0.1:8/v1 http://127.0.0.1:9/v1"), 0) == {}
+
+
 # --- servers that fail
 
 

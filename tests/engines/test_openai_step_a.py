@@ -137,6 +137,17 @@ def test_given_a_server_that_dies_when_step_a_resumes_then_another_one_beside_it
     assert second.received <= 180 - 50 + 1  # and the question of our own
 
 
+def test_given_two_servers_of_which_one_dies_when_step_a_runs_then_the_output_is_that_of_an_undisturbed_run(
+    make_engine, undisturbed, tmp_path
+):
+    input_file, expected = undisturbed
+    dying = lambda call: GOOD if call.index < 20 else CUT  # noqa: E731
+    with FaultServer(faulty, answer=extract_answer) as first, FaultServer(dying, answer=extract_answer) as second:
+        engine = make_engine(f"{first.base_url} {second.base_url}", backoff_base=0.01)
+        assert extract(input_file, tmp_path / "out.jsonl", engine) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+
+
 DRIVER = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")

@@ -80,7 +80,7 @@ def in_order(*faults: Fault, then: Fault = GOOD) -> Callable[[Call], Fault]:
 
 
 class FaultServer:
-    """Serves in a thread of its own, from `with` to the end of its block; `GET` lists its models and is not counted.
+    """Serves in a thread of its own, from `with` to the end of its block; `GET /v1/models` is not counted.
 
     Attributes:
         calls: Every request, unless `record` is off.
@@ -101,9 +101,8 @@ class FaultServer:
         self._plan = plan
         self._answer = answer
         self._record = record
-        self._models = (
-            Fault(body=json.dumps({"object": "list", "data": models}).encode()) if models else Fault(status=404)
-        )
+        listed = json.dumps({"object": "list", "data": models}).encode()
+        self._models = Fault(body=listed) if models else Fault(status=404, body=b"")
         self._changed = threading.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -160,7 +159,7 @@ class FaultServer:
         method, path, _ = request_line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-        if method == "GET":
+        if (method, path) == ("GET", "/v1/models"):
             return Call(-1, method, path, headers, body)
         with self._changed:
             call = Call(self.received, method, path, headers, body)
@@ -174,7 +173,7 @@ class FaultServer:
 
     async def _respond(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Does what the plan says; whether the connection can be used on."""
-        if call.method == "GET":
+        if call.index < 0:
             writer.write(b"".join(self._response(call, self._models)))
             await writer.drain()
             return True
@@ -195,7 +194,7 @@ class FaultServer:
 
     def _response(self, call: Call, fault: Fault) -> tuple[bytes, bytes]:
         """Head and body."""
-        body = self._completion(call) if fault.body is None and call.method == "POST" else fault.body or b""
+        body = self._completion(call) if fault.body is None else fault.body
         lines: Sequence[str] = (
             f"HTTP/1.1 {fault.status} Status",
             "Content-Type: application/json",

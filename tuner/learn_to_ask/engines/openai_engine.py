@@ -26,13 +26,12 @@ class OpenAIEngine:
     """Answers conversations through `POST {base_url}/chat/completions`.
 
     Never more than `concurrency` requests for each server are pulled and not yet answered, so that is what a kill can
-    lose.
-    Requests that were refused or failed after their retries are held back until there is evidence whose fault it is:
-    another request is answered, or a harmless question of our own is. Without it the run stops, and they count as
+    lose. Requests that were refused or failed after their retries are held back until there is evidence whose fault it
+    is: another request is answered, or a harmless question of our own is. Without it the run stops, and they count as
     never asked.
 
     Attributes:
-        description: Model and server, without credentials.
+        description: Model and first server, without credentials.
     """
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int = 32) -> None:
@@ -84,10 +83,10 @@ class OpenAIEngine:
             for task in running:
                 task.cancel()
 
-        self._check(sampling)
         try:
             while True:
                 while under_way < self._places and (request := next(stream, None)) is not None:
+                    self._check(sampling)
                     self._call(start, request)
                     under_way += 1
                 last = not under_way
