@@ -1,9 +1,5 @@
-"""Replicas of a real vLLM on a Ray cluster of two fake nodes, through script 1."""
+"""Replicas of a real vLLM on a Ray cluster of two fake nodes."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,28 +8,48 @@ pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
 
 from fake_cluster import fake_cluster
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-EXTRACT = REPOSITORY / "tuner" / "learn_to_ask" / "data_prepare" / "1_info_extract_pipeline.py"
-SAMPLE_LOGS = REPOSITORY / "tuner" / "learn_to_ask" / "sample_data" / "train_origin.jsonl"
+from tuner.learn_to_ask.engines.base import Request, Sampling
+from tuner.learn_to_ask.engines.replicas.start import ReplicaFlags, check_replicas, start_replicas
+from tuner.learn_to_ask.engines.vllm import VLLMEngine
+from tuner.learn_to_ask.models.model_source import find_model
+from tuner.learn_to_ask.prompt import rollout_messages
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=12)
+OPTIONS = {
+    "tensor_parallel_size": None,
+    "max_model_len": 512,
+    "gpu_memory_utilization": 0.9,
+    "dtype": "float32",
+    "trust_remote_code": False,
+}
 
 
 @pytest.fixture(scope="module")
 def address(vllm_environment):
-    with fake_cluster(1, 1) as cluster:
-        yield cluster.address
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes a minute for each replica
+        with fake_cluster(1, 1) as cluster:
+            yield cluster.address
 
 
-def extract(folder: Path, model: Path, name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Script 1 on the first sessions of the sample logs, greedily; a random model extracts nothing readable."""
-    (folder / "in.jsonl").write_text("".join(SAMPLE_LOGS.read_text().splitlines(keepends=True)[:12]))
-    command = [sys.executable, str(EXTRACT), "--input_file", "in.jsonl", "--output_file", name, "--model_path", str(model)]
-    command += ["--engine", "vllm", "--dtype", "float32", "--temperature", "0", "--max_tokens", "12", *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+def conversations(count: int) -> list[Request]:
+    said = [f"My throat has hurt for {key} days" for key in range(count)]
+    return [Request(key, rollout_messages([{"role": "user", "content": text}], "Ra")) for key, text in enumerate(said)]
 
 
-def test_try(model, address, tmp_path):
-    one = extract(tmp_path, model, "one.jsonl")
-    print(one.stdout, one.stderr)
-    two = extract(tmp_path, model, "two.jsonl", "--replicas", "2", "--ray_address", address)
-    print(two.stdout, two.stderr)
-    assert 0
+def test_two_replicas_answer_as_one_engine_does(model: Path, address, capfd):
+    source, flags = (
+        find_model(str(model), flag="--model_path"),
+        ReplicaFlags(replicas="auto", flag="--replicas", ray_address=address),
+    )
+    engine = VLLMEngine(str(model), seed=0, max_model_len=512, dtype="float32", enforce_eager=True)
+    expected = {reply.key: reply for reply in engine.generate(conversations(200), GREEDY)}
+    engine.close()
+
+    check_replicas(source, OPTIONS, flags)
+    pool = start_replicas(source, OPTIONS, seed=0, flags=flags)
+    replies = {reply.key: reply for reply in pool.generate(conversations(200), GREEDY)}
+    pool.close()
+
+    assert replies == expected
+    assert "2 of 2" in capfd.readouterr().err

@@ -22,6 +22,7 @@ from tuner.learn_to_ask.engines.select import (
     job_settings,
     positive_int,
 )
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.hold_interviews import hold_interviews
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS, measure, observe
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING
@@ -64,6 +65,8 @@ def main() -> int:
     arguments = make_parser().parse_args()
     user_model = {"model_path": arguments.user_model_path, "model_flag": "--user_model_path"}
     by_model = arguments.user == "llm"
+    if by_model and arguments.user_replicas == "auto" and arguments.eval_replicas:
+        raise UserError("--user_replicas auto: would leave no GPU for --eval_replicas; name a number")
     if by_model:  # before the policy is loaded
         check_engine(arguments, prefix="user_", **user_model)
     code = hold_interviews(
