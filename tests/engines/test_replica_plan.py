@@ -55,7 +55,7 @@ def test_gpus_that_others_hold_are_left_to_them():
 def test_the_table_says_what_each_node_gets():
     assert plan(nodes(8, 8, free=(8, 4)), size=4).table().splitlines() == [
         "10.0.0.0    8  of 8: 2 replicas x 4 GPUs",
-        "10.0.0.1    4  of 8: 1 replicas x 4 GPUs",
+        "10.0.0.1    4  of 8: 1 replica x 4 GPUs",
         "present    16",
     ]
 

@@ -38,8 +38,8 @@ class FakeCluster:
 
 
 LOOPBACK = {"node_ip_address": "127.0.0.1"}
-# Ray kills workers where a machine's memory is nearly full, whoever filled it.
-VARIABLES = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1"}
+# Ray kills workers where a machine's memory is nearly full, whoever filled it, and lets all others go before them.
+VARIABLES = {"RAY_memory_monitor_refresh_ms": "0", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextmanager

@@ -45,9 +45,13 @@ class Plan:
 
     def table(self) -> str:
         """The plan for reading, as the preflight shows who gets which GPUs."""
-        size = f"{self.tensor_parallel_size} GPU{'s' if self.tensor_parallel_size > 1 else ''}"
+        size = f"{self.tensor_parallel_size} GPU{'s' * (self.tensor_parallel_size > 1)}"
         rows = [
-            (node.name, replicas * self.tensor_parallel_size, f"of {node.gpus}: {replicas} replicas x {size}")
+            (
+                node.name,
+                replicas * self.tensor_parallel_size,
+                f"of {node.gpus}: {replicas} replica{'s' * (replicas != 1)} x {size}",
+            )
             for node, replicas in zip(self.nodes, self.replicas, strict=True)
         ]
         return gpu_table([*rows, ("present", sum(node.gpus for node in self.nodes), "")])
