@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count, islice
 
 import pytest
-from delay_engine import POISON, REFUSED, DelayEngine
+from delay_engine import POISON, REFUSED, DelayEngine, only_first, refuse
 from fake_cluster import fake_cluster
 
 from tuner.learn_to_ask.engines.base import Request, Sampling
@@ -219,13 +219,3 @@ def test_gpus_are_free_for_another_pool_once_one_is_closed(start):
         pool = start(replicas=2, gpus=2)
         assert len(list(pool.generate(conversations(10), SAMPLING))) == 10
         pool.close()
-
-
-def only_first(number: int, *, seconds: float) -> DelayEngine:
-    if number != 1:
-        raise UserError("this cannot be loaded")
-    return DelayEngine(number, seconds=seconds)
-
-
-def refuse(number: int) -> DelayEngine:
-    raise UserError("this cannot be loaded")

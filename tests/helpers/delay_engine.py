@@ -76,3 +76,15 @@ class DelayEngine:
 
     def close(self) -> None:
         """Holds nothing."""
+
+
+def only_first(number: int, *, seconds: float) -> DelayEngine:
+    """Loads for the first replica alone."""
+    if number != 1:
+        raise UserError("this cannot be loaded")
+    return DelayEngine(number, seconds=seconds)
+
+
+def refuse(number: int) -> DelayEngine:
+    """Loads for none."""
+    raise UserError("this cannot be loaded")

@@ -245,7 +245,8 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause
-        return one_line(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {one_line(cause)}"
-    if isinstance(error, ray.exceptions.ActorDiedError):
+        said = one_line(str(cause).partition("\n")[0])
+        return said if isinstance(cause, UserError) else f"{type(cause).__name__}: {said}"
+    if isinstance(error, ray.exceptions.RayActorError):
         return "its process or its node is gone"
     return last_line(error)

@@ -68,7 +68,8 @@ def check_replicas(source: ModelSource, options: Mapping[str, Any], flags: Repli
     cluster = JoinedCluster(flags.ray_address, setting=_ADDRESS_FLAG)
     try:
         nodes = [replace(node, free=node.gpus) for node in cluster.nodes()]
-        _plan(nodes, source, options, flags)
+        if not source.shards:  # the model that tells its heads is yet to be made of them
+            _plan(nodes, source, options, flags)
         check_nodes(nodes, _folders(source), flag=flags.flag)
     finally:
         cluster.close()
