@@ -25,7 +25,7 @@ from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.quickstart.base_policy import BasePolicyConfig, build_base_policy
 from tuner.learn_to_ask.quickstart.pipeline import engine_command
 from tuner.learn_to_ask.quickstart.processes import child_process, free_port, wait_for_server
-from tuner.learn_to_ask.training.ray_cluster import ClusterAddress
+from tuner.learn_to_ask.ray_cluster import ClusterAddress
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from shipped_configs import ON_GPUS, ON_TINKER, RECIPE, command_of, header
 
+from tuner.learn_to_ask.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.preflight.cluster import counted_gpus, gpu_allocation, suggest_allocation
-from tuner.learn_to_ask.training.ray_cluster import RayCluster
 
 CARD_80_GB = 79 * 2**30  # what is left of it for programs
 

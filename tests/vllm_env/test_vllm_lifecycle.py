@@ -13,7 +13,8 @@ pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
 
 from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.retrying import Usage, ask
-from tuner.learn_to_ask.engines.vllm import VLLMEngine, fitting_gpus, installed
+from tuner.learn_to_ask.engines.tensor_parallel import Heads
+from tuner.learn_to_ask.engines.vllm import VLLMEngine, installed
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages, rollout_messages
 
@@ -144,7 +145,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_clear_line():
     ],
 )
 def test_the_model_is_spread_over_as_many_gpus_as_its_heads_allow(gpus, heads, kv_heads, usable):
-    assert fitting_gpus(gpus, heads=heads, kv_heads=kv_heads) == usable
+    assert Heads(heads, kv_heads).fitting_gpus(gpus) == usable
 
 
 def test_a_folder_called_vllm_is_no_vllm(tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ from tuner.learn_to_ask.engines.chat import Fitting, fit_messages, of_tokenizer
 from tuner.learn_to_ask.engines.retrying import Usage
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.prompt import grading_messages
+from tuner.learn_to_ask.ray_cluster import cluster_address, end_stale_actors
 from tuner.learn_to_ask.training.config_file import RunConfig, has_flash_attention, read_config, write_effective_config
 from tuner.learn_to_ask.training.dataset import stage_dataset, train_file
 from tuner.learn_to_ask.training.engines import engines_of
@@ -50,7 +51,6 @@ from tuner.learn_to_ask.training.estimate import ESTIMATE_HELP, add_estimate_set
 from tuner.learn_to_ask.training.grader import AUXILIARY_MODEL_NAME, GradingError, ask_grader
 from tuner.learn_to_ask.training.money import MONEY_HELP, Money, add_money_settings, money_of
 from tuner.learn_to_ask.training.preflight.run import check
-from tuner.learn_to_ask.training.ray_cluster import cluster_address, end_stale_actors
 from tuner.learn_to_ask.training.resume import (
     check_same_run,
     disk_problem,

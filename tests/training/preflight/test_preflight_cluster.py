@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from preflight_inputs import run_config, settings
 
+from tuner.learn_to_ask.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.config_file import read_config
 from tuner.learn_to_ask.training.preflight import run as checks
 from tuner.learn_to_ask.training.preflight.cluster import (
@@ -17,7 +18,6 @@ from tuner.learn_to_ask.training.preflight.cluster import (
     suggest_allocation,
 )
 from tuner.learn_to_ask.training.preflight.run import preflight
-from tuner.learn_to_ask.training.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.settings import TrainingSettings
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from tuner.learn_to_ask.errors import UserError
+
 # The error of a conversation whose system prompt and last message alone exceed the context.
 PROMPT_TOO_LONG = "prompt too long"
 # Why an answer that did not come to its end is none.
@@ -77,6 +79,10 @@ class Reply:
     error: str = ""
     final: bool = False
     cut_off: tuple[bool, ...] = ()
+
+
+class EngineDiedError(UserError):
+    """What held the model is gone, whatever it was asked; another one could still answer."""
 
 
 class Engine(Protocol):

@@ -11,6 +11,7 @@ from tuner.learn_to_ask.engines.base import Engine
 from tuner.learn_to_ask.engines.budget import Budget, Meter
 from tuner.learn_to_ask.engines.budget_flags import prices_of
 from tuner.learn_to_ask.engines.job import JobSettings
+from tuner.learn_to_ask.engines.replicas.start import ReplicaFlags, check_replicas, replicas_count
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import ModelSource, find_model
 
@@ -32,6 +33,7 @@ _FLAGS = (
     "extra_json",
     "stream",
     "trust_remote_code",
+    "replicas",
     "tensor_parallel_size",
     "max_model_len",
     "gpu_memory_utilization",
@@ -39,9 +41,11 @@ _FLAGS = (
     "batch_size",
 )
 
+_VLLM_OPTIONS = ("tensor_parallel_size", "max_model_len", "gpu_memory_utilization", "dtype", "trust_remote_code")
+
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: str, offline: bool) -> None:
-    """Adds the flags that choose and tune one engine.
+    """Adds the flags that choose and tune one engine; long, because there are many.
 
     Args:
         parser: Gets the flags.
@@ -99,6 +103,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, part: str, prefix: 
         help="vllm, transformers: run the code that a model brings along; only for models you trust",
     )
     add(
+        f"--{prefix}replicas",
+        type=replicas_count,
+        help="vllm: engines on a Ray cluster, each with GPUs of its own, or auto for as many as its GPUs give",
+    )
+    add(
         f"--{prefix}tensor_parallel_size",
         type=positive_int,
         help="vllm: GPUs to spread the model over; default: as many visible ones as its heads divide by",
@@ -116,6 +125,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_failures", type=float, default=0.01, help="share of failures that exits with 0")
     add("--max_bad_lines", type=float, default=0.01, help="share of unusable input lines that exits with 0")
     add("--seed", type=int, default=0, help="seed of the sampling")
+    add("--ray_address", help="of the cluster of replicas (default: RAY_ADDRESS, else this machine's own)")
     add("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     add("--resume", action="store_true", help="continue an unfinished run")
     add("--overwrite", action="store_true", help="replace existing outputs")
@@ -203,30 +213,25 @@ def build_engine(
     assert source  # every other engine has a model
     if source.explanation:
         print(f"{model_flag} {source.given}: {source.explanation}", file=sys.stderr)
-    engine = _load(name, source, flags, seed=arguments.seed)
+    engine = _load(name, source, flags, seed=arguments.seed, pool=_pool(arguments, prefix=prefix))
     engine.description = f"{name}:{source.name}"
     return engine
 
 
-def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int) -> Engine:
-    """Loads a model into an engine, converted before where that is needed."""
+def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int, pool: ReplicaFlags | None) -> Engine:
+    """Loads a model into an engine, or several; converted before where that is needed."""
     if source.shards:
         from tuner.learn_to_ask.models.checkpoint_conversion import convert_shards
 
         convert_shards(source)
     if name == "vllm":
+        from tuner.learn_to_ask.engines.replicas.start import start_replicas
         from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
-        return VLLMEngine(
-            source.model,
-            seed=seed,
-            tensor_parallel_size=flags["tensor_parallel_size"],
-            max_model_len=flags["max_model_len"],
-            gpu_memory_utilization=flags["gpu_memory_utilization"],
-            dtype=flags["dtype"],
-            adapter=source.adapter,
-            trust_remote_code=flags["trust_remote_code"],
-        )
+        options = {name: flags[name] for name in _VLLM_OPTIONS}
+        if pool:
+            return start_replicas(source, options, seed=seed, flags=pool)
+        return VLLMEngine(source.model, seed=seed, adapter=source.adapter, **options)
     if name == "transformers":
         from tuner.learn_to_ask.engines.transformers import TransformersEngine
 
@@ -270,8 +275,19 @@ def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str 
     Raises:
         UserError: When a flag is missing, or the model's path holds nothing that the engine can load.
     """
-    name, _, _ = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    name, _, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    if source and (pool := _pool(arguments, prefix=prefix)):
+        options = {name: getattr(arguments, f"{prefix}{name}") for name in _VLLM_OPTIONS}
+        check_replicas(source, options, pool)
     return name
+
+
+def _pool(arguments: argparse.Namespace, *, prefix: str) -> ReplicaFlags | None:
+    """What the flags say of several replicas, `None` for one engine in this process."""
+    replicas = getattr(arguments, f"{prefix}replicas")
+    if replicas is None:
+        return None
+    return ReplicaFlags(replicas=replicas, flag=f"--{prefix}replicas", ray_address=arguments.ray_address)
 
 
 def _choice(
@@ -279,6 +295,10 @@ def _choice(
 ) -> tuple[str, str, ModelSource | None]:
     """The engine that the flags mean, why when it was not named, and what it loads; complains about missing flags."""
     name, base_url = getattr(arguments, f"{prefix}engine"), getattr(arguments, f"{prefix}base_url")
+    replicas = getattr(arguments, f"{prefix}replicas") is not None
+    if replicas and (name not in ("auto", "vllm") or base_url):
+        other = f"the {name} engine" if name != "auto" else f"a server, --{prefix}base_url,"
+        raise UserError(f"--{prefix}replicas: {other} has none; leave it out, or choose --{prefix}engine vllm")
     if name == "offline":
         return name, "", None
     if name == "openai" or (name == "auto" and base_url):
@@ -294,20 +314,22 @@ def _choice(
         return name, "", ModelSource(given=model_path, model=model_path)  # a path may be one of the service's machine
     source = find_model(model_path, flag=model_flag)
     if name == "auto":
-        return *_fitting_engine(source, model_flag=model_flag), source
+        return *_fitting_engine(source, model_flag=model_flag, replicas=replicas), source
     if source.tinker != (name == "tinker") and (source.tinker or source.adapter or source.shards):
         where = "on a Tinker service" if source.tinker else "on this machine"
         raise UserError(f"{model_flag} {model_path}: its weights are {where}, the {name} engine cannot use them")
     return name, "", source
 
 
-def _fitting_engine(source: ModelSource, *, model_flag: str) -> tuple[str, str]:
+def _fitting_engine(source: ModelSource, *, model_flag: str, replicas: bool) -> tuple[str, str]:
     """The engine that fits a model, and why."""
     from tuner.learn_to_ask.engines.vllm import installed
 
     if source.tinker:
         how = "is a tinker:// path" if source.model == source.given else "leads to weights on a Tinker service"
         return "tinker", f"{model_flag} {how}"
+    if replicas:
+        return "vllm", "it has replicas"
     if installed():
         return "vllm", "it is installed"
     return "transformers", "vLLM is not installed"

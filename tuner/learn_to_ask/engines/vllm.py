@@ -10,8 +10,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tuner.learn_to_ask.engines.base import PROMPT_TOO_LONG, Applied, Reply, Request, Sampling, as_asked
+from tuner.learn_to_ask.engines.base import (
+    PROMPT_TOO_LONG,
+    Applied,
+    EngineDiedError,
+    Reply,
+    Request,
+    Sampling,
+    as_asked,
+)
 from tuner.learn_to_ask.engines.chat import ChatEncoder, tell_fitting
+from tuner.learn_to_ask.engines.tensor_parallel import read_heads
 from tuner.learn_to_ask.engines.transformers import require_model, require_template
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.adapter_weights import changed_modules, module_names
@@ -85,7 +94,7 @@ class VLLMEngine:
             self._llm: Any = vllm.LLM(
                 model=model_path,
                 seed=seed,
-                tensor_parallel_size=tensor_parallel_size or _usable_gpus(model_path),
+                tensor_parallel_size=tensor_parallel_size or _usable_gpus(model_path, trust_remote_code),
                 max_model_len=max_model_len,
                 gpu_memory_utilization=gpu_memory_utilization,
                 dtype=dtype,
@@ -111,6 +120,11 @@ class VLLMEngine:
         self.description = f"vllm:{model_path}"
 
     @property
+    def places(self) -> int:
+        """How many answers it wants under way at a time."""
+        return self._batch_places() * _QUEUE_FACTOR
+
+    @property
     def truncated(self) -> int:
         """How many conversations lost their oldest turns so far; a repeated key counts once."""
         return len(self._truncated)
@@ -120,14 +134,19 @@ class VLLMEngine:
 
         A conversation whose system prompt and last message alone exceed the context gets an error reply.
 
+        Args:
+            requests: Asked again after it had nothing, as long as something is under way: it may get more.
+            sampling: The same for all.
+
         Raises:
-            UserError: When `max_tokens` leaves no room for a prompt, or vLLM's engine process dies.
+            EngineDiedError: When vLLM's engine process dies.
+            UserError: When `max_tokens` leaves no room for a prompt.
         """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         limit = self._prompt_limit(sampling.max_tokens)
         parameters = _sampling_params(sampling)
-        in_flight = max(1, self._batch_places() * _QUEUE_FACTOR // sampling.n)
+        in_flight = max(1, self.places // sampling.n)
         stream = iter(requests)
         running: dict[str, int] = {}
         try:
@@ -143,7 +162,7 @@ class VLLMEngine:
                 for output in self._llm.llm_engine.step():
                     yield _reply(running.pop(output.request_id), output)
         except EngineDeadError as error:
-            raise UserError(
+            raise EngineDiedError(
                 "vLLM's engine process died, its messages above say why; results so far are kept: put the cause "
                 "right (out of memory: lower max_model_len or gpu_memory_utilization) and pass --resume"
             ) from error
@@ -244,23 +263,6 @@ def _load_adapter(llm: Any, adapter: Adapter) -> Any:
     return request
 
 
-def fitting_gpus(gpus: int, *, heads: int, kv_heads: int) -> int:
-    """The most GPUs over which vLLM can split the attention heads of a model.
-
-    Query heads are divided evenly; key-value heads are divided evenly or, when there are fewer, copied evenly.
-
-    Args:
-        gpus: GPUs at hand.
-        heads: Query heads of the model.
-        kv_heads: Its key-value heads.
-    """
-    return max(
-        size
-        for size in range(1, max(gpus, 1) + 1)
-        if heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
-    )
-
-
 def _start_guard(processes: set[Any]) -> "subprocess.Popen[bytes] | None":
     """Has vLLM's engine process end with this one even after `kill -9`, or it would hold the GPU for ever.
 
@@ -297,19 +299,18 @@ def _watch(engine_core: Any, closed: threading.Event) -> None:
     threading.Thread(target=watch, name="vllm-engine-watch", daemon=True).start()
 
 
-def _usable_gpus(model_path: str) -> int:
+def _usable_gpus(model_path: str, trust_remote_code: bool) -> int:
     """As many of the visible GPUs as the model can be split over, 1 without any."""
     import torch
-    from transformers import AutoConfig
 
     gpus: int = torch.cuda.device_count()
     if gpus < 2:
         return 1
-    config: Any = AutoConfig.from_pretrained(model_path).get_text_config()
-    heads: int = config.num_attention_heads
-    usable = fitting_gpus(gpus, heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads)
+    heads = read_heads(model_path, trust_remote_code=trust_remote_code)
+    usable = heads.fitting_gpus(gpus)
     if usable < gpus:
-        print(f"{model_path}: uses {usable} of {gpus} GPUs, its {heads} heads cannot be split further", file=sys.stderr)
+        said = f"uses {usable} of {gpus} GPUs, its {heads.query} heads cannot be split further"
+        print(f"{model_path}: {said}", file=sys.stderr)
     return usable
 
 

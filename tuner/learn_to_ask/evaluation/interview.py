@@ -22,6 +22,7 @@ from tuner.learn_to_ask.engines.select import (
     job_settings,
     positive_int,
 )
+from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.hold_interviews import MAX_TURNS, hold_interviews
 from tuner.learn_to_ask.evaluation.roll_out import ROLLOUT_MODES, ROLLOUT_SAMPLING, TRAINED_SAMPLING
 from tuner.learn_to_ask.shards import add_shard_argument, parse_shard
@@ -66,6 +67,8 @@ def main() -> int:
     shard = parse_shard(arguments.shard)
     user_model = {"model_path": arguments.user_model_path, "model_flag": "--user_model_path"}
     by_model = arguments.user == "llm"
+    if by_model and arguments.user_replicas == "auto" and arguments.eval_replicas:
+        raise UserError("--user_replicas auto: would leave no GPU for --eval_replicas; name a number")
     if by_model:  # before the policy is loaded
         check_engine(arguments, prefix="user_", **user_model)
     budget = budget_of(arguments)

@@ -20,9 +20,9 @@ import yaml
 from tuner.learn_to_ask.cli import EXIT_DONE, HelpFormatter, run
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.quickstart.processes import end_when, run_to_end, show_log
+from tuner.learn_to_ask.ray_cluster import cluster_address, probe_cluster
 from tuner.learn_to_ask.training.plot_training import Curves, read_curves
 from tuner.learn_to_ask.training.preflight.cluster import suggest_allocation
-from tuner.learn_to_ask.training.ray_cluster import cluster_address, probe_cluster
 from tuner.learn_to_ask.training.resume import last_checkpoint
 
 RECIPE = Path(__file__).resolve().parent

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.learn_to_ask.ray_cluster import RayCluster, cluster_address, gpu_table, probe_cluster
 from tuner.learn_to_ask.training.config_file import RunConfig, flash_attention_needed, has_flash_attention
 from tuner.learn_to_ask.training.preflight.findings import Finding, gigabytes, one_line
 from tuner.learn_to_ask.training.preflight.models import ModelPlace
-from tuner.learn_to_ask.training.ray_cluster import RayCluster, cluster_address, probe_cluster
 from tuner.learn_to_ask.training.settings import TrainingSettings
 
 _TRAINER_CPUS = 3  # of Ray for each GPU of the trainer, in verl's resource pool
@@ -130,7 +130,7 @@ def _table(settings: TrainingSettings, policy: int, grader: int, trainer: int, g
         ("trainer", max(trainer, 0), "the rest" if gpus > 1 else "shares the policy's GPU"),
         ("present", gpus, ""),
     ]
-    return "\n".join(f"{name:<8}{count:>4}  {note}".rstrip() for name, count, note in rows)
+    return gpu_table(rows)
 
 
 def suggest_allocation(gpus: int, grader: str = "auxiliary") -> dict[str, int | str]:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tuner.learn_to_ask.core.records import Task
 from tuner.learn_to_ask.domains import load_domain
+from tuner.learn_to_ask.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.config_file import RunConfig
 from tuner.learn_to_ask.training.dataset import train_file
 from tuner.learn_to_ask.training.preflight.cluster import (
@@ -31,7 +32,6 @@ from tuner.learn_to_ask.training.preflight.models import (
     model_finding,
 )
 from tuner.learn_to_ask.training.preflight.services import check_grader, check_monitor, check_tinker
-from tuner.learn_to_ask.training.ray_cluster import RayCluster
 from tuner.learn_to_ask.training.settings import TrainingSettings
 
 _SAMPLE_TASK = Task(

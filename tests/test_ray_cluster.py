@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from ray_head import ray_head
 
+from tuner.learn_to_ask import ray_cluster
 from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.training import ray_cluster
+from tuner.learn_to_ask.ray_cluster import ClusterAddress, cluster_address, end_stale_actors, probe_cluster
 from tuner.learn_to_ask.training.preflight.cluster import check_ray
-from tuner.learn_to_ask.training.ray_cluster import ClusterAddress, cluster_address, end_stale_actors, probe_cluster
 
 RECORD = "ray._private.utils.read_ray_address"
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.learn_to_ask.errors import UserError
@@ -42,14 +43,15 @@ class RayCluster:
     memory: int
 
 
-def cluster_address(ray_address: str | None) -> ClusterAddress:
+def cluster_address(ray_address: str | None, *, setting: str = "cluster.ray_address") -> ClusterAddress:
     """Decides which cluster a run uses.
 
     `ray.init()` would also take any cluster whose processes it sees on this machine, such as the private one of
     another run. Here a cluster has to be named, or started with `ray start`, which records its address.
 
     Args:
-        ray_address: `cluster.ray_address` of config.yaml: `local`, `auto`, `host:port` or nothing.
+        ray_address: `local`, `auto`, `host:port` or nothing.
+        setting: The key or flag that it comes from, for messages.
 
     Raises:
         UserError: When `auto` finds none, or the address has no port.
@@ -58,14 +60,14 @@ def cluster_address(ray_address: str | None) -> ClusterAddress:
 
     variable = os.environ.get("RAY_ADDRESS", "")
     if ray_address not in (None, "", "auto"):
-        place = ClusterAddress(ray_address, "cluster.ray_address")
+        place = ClusterAddress(ray_address, setting)
     elif variable not in ("", "auto"):
         place = ClusterAddress(variable, "RAY_ADDRESS")
     else:
         recorded = read_ray_address()
         place = ClusterAddress(recorded if recorded and _listens(recorded) else None, "`ray start` on this machine")
         if place.address is None and "auto" in (ray_address, variable):
-            source = "cluster.ray_address" if ray_address == "auto" else "RAY_ADDRESS"
+            source = setting if ray_address == "auto" else "RAY_ADDRESS"
             raise UserError(f"{source} auto: no cluster was started on this machine; `ray start --head` does")
     if place.address in (None, "local"):
         return ClusterAddress(None, place.source if place.address else "")
@@ -118,6 +120,17 @@ while present() and time.monotonic() < end:
     time.sleep(0.2)
 print(json.dumps([names, present()]))
 """
+
+
+def gpu_table(rows: Iterable[tuple[str, int, str]]) -> str:
+    """Who gets how many GPUs, as a small table.
+
+    Args:
+        rows: Name, GPUs and a note.
+    """
+    rows = list(rows)
+    width = max(8, *(len(name) + 1 for name, _, _ in rows))
+    return "\n".join(f"{name:<{width}}{count:>4}  {note}".rstrip() for name, count, note in rows)
 
 
 def probe_cluster(address: str) -> RayCluster:
