@@ -215,14 +215,14 @@ def test_training_stops_at_its_budget_and_goes_on_with_a_larger_one(service, rec
     # Given three steps, and a price for every token: the local service has none
     prices = [f"--price_{name}=1" for name in ("prefill", "sample", "train", "grader_prefill", "grader_sample")]
     own = {"TRINITY_CHECKPOINT_ROOT_DIR": str(tmp_path), "GRADER_KEY": GRADER_KEY, "RAY_TMPDIR": ray_folder}
-    own["LEARN2ASK_ROLLOUT_SECONDS"] = "300"
+    own |= {"LEARN2ASK_ROLLOUT_SECONDS": "300", "LEARN2ASK_RUNNERS": "1"}
     job = tmp_path / "Learn2Ask" / "quickstart"
 
     def train(*flags):
         with FaultServer(answer=grade_answer) as grader:
             command = [*recipe, f"--grader_base_url={grader.base_url}", *prices, "--total_steps=3", *flags]
             return subprocess.run(
-                command, cwd=ROOT, env={**service, **own}, capture_output=True, text=True, timeout=900, check=False
+                command, cwd=ROOT, env={**service, **own}, capture_output=True, text=True, timeout=1800, check=False
             )
 
     # When it has less than one step needs, nothing starts
