@@ -56,7 +56,7 @@ def prices_of(
     model, known = model_path, None
     if engine == "openai" or (engine == "auto" and base_url):
         model = getattr(arguments, f"{prefix}model")
-        known = of_endpoint(base_url or "", model or "")
+        known = of_endpoint(" ".join(base_url or ()), model or "")
     elif engine == "tinker":
         known = of_tinker(model_path or "")
     if required_by and known is None and None in given:
