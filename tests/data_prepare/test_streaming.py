@@ -55,7 +55,7 @@ def test_a_hundred_thousand_sessions_take_no_more_memory_than_a_thousand(tmp_pat
         peaks[count] = (peak_a, peak_b)
         samples.unlink()
 
-    # What may grow: the hashes that find duplicates (about 60 bytes a record) and the journal's offsets (8 bytes).
+    # What may grow: the hashes that find duplicates (up to 20 bytes a record) and the journal's offsets (8 bytes).
     assert peaks[100_000][0] - peaks[1_000][0] < 25
     assert peaks[100_000][1] - peaks[1_000][1] < 35
 
