@@ -1,6 +1,7 @@
 """The one client of OpenAI-compatible endpoints: script 1, script 3, the preflight and the judge in training use it."""
 
 import asyncio
+import math
 import random
 import re
 import sys
@@ -129,13 +130,13 @@ class ChatClient:
             if error.trouble not in ("answer", "request") and self.servers.others(passed):
                 continue
             unreachable = error.trouble == "unreachable"
-            hopeless = unreachable and not self.answered and now() - started > _UNREACHABLE_SECONDS
-            if hopeless or not patient or tried >= min(self.endpoint.max_retries, error.max_retries):
+            left = started + _UNREACHABLE_SECONDS - now() if unreachable and not self.answered else math.inf
+            if left <= 0 or not patient or tried >= min(self.endpoint.max_retries, error.max_retries):
                 answers.failure = error
                 break
             if unreachable:
                 self._tell(f"{host}: {error.said}; trying again")
-            await self._wait(stop, error, tried)
+            await self._wait(stop, error, tried, longest=left)
             tried += 1
         answers.texts = [self._clean(text) for text in answers.texts]
         return answers
@@ -229,11 +230,12 @@ class ChatClient:
                     self._tell(f"{address.host}: the server ignores `n`; each answer gets a request of its own")
                 return None
 
-    async def _wait(self, stop: asyncio.Event | None, error: AttemptError, tried: int) -> None:
+    async def _wait(self, stop: asyncio.Event | None, error: AttemptError, tried: int, *, longest: float) -> None:
         """Waits before the next try, not longer than until the run has to stop."""
         limit = min(_LONGEST_BACKOFF, self.endpoint.backoff_base * 2 ** min(tried, 32))
+        seconds = min(longest, error.wait + random.uniform(0, limit))
         with suppress(TimeoutError):
-            await asyncio.wait_for((stop or asyncio.Event()).wait(), error.wait + random.uniform(0, limit))
+            await asyncio.wait_for((stop or asyncio.Event()).wait(), seconds)
 
     async def _models(self, address: Address) -> dict[str, str]:
         """The names of the models that a server offers, with what it serves under them; empty when it does not say."""
