@@ -15,6 +15,7 @@ from tuner.learn_to_ask.core.records import Fact, SamplingValues
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.bootstrap import Estimate
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS
+from tuner.learn_to_ask.jsonl import write_jsonl
 from tuner.learn_to_ask.report.interviews import examples
 from tuner.learn_to_ask.report.interviews.analysis import verdict
 from tuner.learn_to_ask.report.interviews.columns import read_interviews
@@ -529,3 +530,14 @@ def test_a_former_report_of_either_kind_stops_both(folder):
 
     assert (done.returncode, "--overwrite" in done.stderr) == (2, True)
     assert not (folder / "out" / "interviews.html").exists()
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_the_report_is_that_of_plain_files_whatever_their_sort(tmp_path, ending):
+    plain, other = tmp_path / "a.jsonl", tmp_path / f"a{ending}"
+    for file in (plain, other):
+        write_jsonl(file, [ONE, interview(NATURE, session_id="2")])
+        write_interview_report([file], names=["a"], output_dir=tmp_path / file.suffix)
+
+    ours, expected = (tmp_path / file.suffix / "interviews.html" for file in (other, plain))
+    assert ours.read_text().replace(str(other), "FILE") == expected.read_text().replace(str(plain), "FILE")
