@@ -8,7 +8,7 @@ from interviews import QUESTIONS, STOP, interview, write_interviews
 from test_report_browser import CONTRASTS
 
 from tuner.learn_to_ask.core.records import Course, Fact
-from tuner.learn_to_ask.report.interviews.write import write_interview_report
+from tuner.learn_to_ask.report.interviews.write import prepare_interview_report
 
 pytestmark = pytest.mark.browser
 
@@ -36,7 +36,7 @@ def pages(tmp_path_factory):
         session("4", *QUESTIONS, STOP),
     ]
     files = [write_interviews(folder / f"{name}.jsonl", held) for name, held in (("base", base), ("tuned", tuned))]
-    write_interview_report(files, names=["base", "tuned"], output_dir=folder)
+    prepare_interview_report(files, names=["base", "tuned"], output_dir=folder).write()
     return folder / "interviews.html"
 
 
@@ -60,7 +60,7 @@ def attacked(tmp_path_factory):
         }
     )
     file = write_interviews(folder / "interviews.jsonl", [hostile])
-    write_interview_report([file], names=[f"name {ATTACK}"], output_dir=folder)
+    prepare_interview_report([file], names=[f"name {ATTACK}"], output_dir=folder).write()
     return folder / "interviews.html"
 
 

@@ -21,7 +21,7 @@ from tuner.learn_to_ask.report.interviews.analysis import verdict
 from tuner.learn_to_ask.report.interviews.columns import read_interviews
 from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.interviews.tables import interviews_text
-from tuner.learn_to_ask.report.interviews.write import INTERVIEW_FILES, write_interview_report
+from tuner.learn_to_ask.report.interviews.write import INTERVIEW_FILES, prepare_interview_report
 
 ROOT = Path(__file__).parents[2]
 NATURE, SEVERITY, TRIGGER = QUESTIONS
@@ -31,7 +31,9 @@ ALL = (*QUESTIONS, STOP)
 def report_of(folder, *policies, names=("base", "tuned", "third"), **options):
     """Of policies, each a list of interviews."""
     files = [write_interviews(folder / f"{name}.jsonl", held) for name, held in zip(names, policies, strict=False)]
-    return write_interview_report(files, names=names[: len(files)], output_dir=folder / "out", **options)
+    prepared = prepare_interview_report(files, names=names[: len(files)], output_dir=folder / "out", **options)
+    prepared.write()
+    return prepared.report
 
 
 def many(*said, count=40):
@@ -220,7 +222,7 @@ def refusal(tmp_path, *contents, **options):
         else:
             write_interviews(files[-1], content)
     with pytest.raises(UserError) as caught:
-        write_interview_report(files, names=list("abc")[: len(files)], output_dir=tmp_path / "out", **options)
+        prepare_interview_report(files, names=list("abc")[: len(files)], output_dir=tmp_path / "out", **options)
     assert not list((tmp_path / "out").iterdir())
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(f"{tmp_path}/", "")
@@ -405,7 +407,7 @@ def test_a_former_report_stays_unless_told_otherwise_and_no_interviews_are_repla
 
     file = write_interviews(tmp_path / "interviews.json", [ONE])
     with pytest.raises(UserError, match="would replace the interviews"):
-        write_interview_report([file], names=["a"], output_dir=tmp_path, overwrite=True)
+        prepare_interview_report([file], names=["a"], output_dir=tmp_path, overwrite=True)
 
 
 def test_of_many_sessions_the_page_has_the_largest_differences_and_every_sort_of_end(tmp_path, monkeypatch):
@@ -537,7 +539,7 @@ def test_the_report_is_that_of_plain_files_whatever_their_sort(tmp_path, ending)
     plain, other = tmp_path / "a.jsonl", tmp_path / f"a{ending}"
     for file in (plain, other):
         write_jsonl(file, [ONE, interview(NATURE, session_id="2")])
-        write_interview_report([file], names=["a"], output_dir=tmp_path / file.suffix)
+        prepare_interview_report([file], names=["a"], output_dir=tmp_path / file.suffix).write()
 
     ours, expected = (tmp_path / file.suffix / "interviews.html" for file in (other, plain))
     assert ours.read_text().replace(str(other), "FILE") == expected.read_text().replace(str(plain), "FILE")

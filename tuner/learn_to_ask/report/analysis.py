@@ -14,6 +14,7 @@ from tuner.learn_to_ask.evaluation.bootstrap import (
     session_totals,
 )
 from tuner.learn_to_ask.evaluation.metrics import METRICS
+from tuner.learn_to_ask.report.common_notes import FEW_SESSIONS, different_sampling, few_sessions
 from tuner.learn_to_ask.report.evaluation import EvaluatedSample, Evaluation, baseline
 from tuner.learn_to_ask.report.results import (
     Comparison,
@@ -34,7 +35,6 @@ DEPTH_BINS: tuple[tuple[int, float], ...] = (
 )
 TOP_DIAGNOSES = 12
 REST = "all others"
-FEW_SESSIONS = 30
 
 
 def analyse(
@@ -233,10 +233,7 @@ def _summary_notes(summary: EvaluationSummary) -> Iterator[str]:
             "was right can fail."
         )
     if summary.sessions < FEW_SESSIONS:
-        yield (
-            f"{summary.name}: {summary.sessions} session{'s' * (summary.sessions != 1)}. Intervals from fewer than "
-            f"{FEW_SESSIONS} sessions are rough, and that of a metric that never varies has no width."
-        )
+        yield few_sessions(summary.name, summary.sessions)
 
 
 def _comparison_notes(comparison: Comparison) -> Iterator[str]:
@@ -248,10 +245,7 @@ def _comparison_notes(comparison: Comparison) -> Iterator[str]:
             "the policies'."
         )
     if comparison.different_sampling:
-        yield (
-            f"{pair}: not sampled alike, as far as the files say. A repetition penalty alone makes stops rare: it "
-            "falls on the prompt, which names the stop token."
-        )
+        yield different_sampling(pair)
     if comparison.only_in_baseline or comparison.only_in_other:
         yield (
             f"{pair}: compared on the {comparison.common:,} samples that both have; {comparison.only_in_baseline:,} "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.learn_to_ask.evaluation.interview_metrics import METRICS
-from tuner.learn_to_ask.report.analysis import FEW_SESSIONS
+from tuner.learn_to_ask.report.common_notes import FEW_SESSIONS, different_sampling, few_sessions
 from tuner.learn_to_ask.report.interviews.results import InterviewComparison, InterviewSummary, LoggedSummary
 from tuner.learn_to_ask.report.tables import interval, number
 
@@ -57,10 +57,7 @@ def _policy_notes(policy: InterviewSummary) -> Iterator[str]:
     if len(policy.samplings) > 1:
         yield f"{policy.name}: its interviews were not all sampled alike."
     if policy.sessions < FEW_SESSIONS:
-        yield (
-            f"{policy.name}: {policy.sessions} session{'s' * (policy.sessions != 1)}. Intervals from fewer than "
-            f"{FEW_SESSIONS} sessions are rough, and that of a metric that never varies has no width."
-        )
+        yield few_sessions(policy.name, policy.sessions)
 
 
 def _comparison_notes(comparison: InterviewComparison) -> Iterator[str]:
@@ -69,10 +66,7 @@ def _comparison_notes(comparison: InterviewComparison) -> Iterator[str]:
     if comparison.different_users:
         yield f"{pair}: not answered by the same user. A difference may be the users', not the policies'."
     if comparison.different_sampling:
-        yield (
-            f"{pair}: not sampled alike, as far as the files say. A repetition penalty alone makes stops rare: it "
-            "falls on the prompt, which names the stop token."
-        )
+        yield different_sampling(pair)
     if comparison.only_in_baseline or comparison.only_in_other:
         yield (
             f"{pair}: compared on the {comparison.common:,} sessions that both have; {comparison.only_in_baseline:,} "

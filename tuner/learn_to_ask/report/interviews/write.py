@@ -37,7 +37,7 @@ class PreparedReport:
             write_text(path, text)
 
 
-def write_interview_report(
+def prepare_interview_report(
     files: Sequence[Path],
     *,
     names: Sequence[str],
@@ -45,8 +45,8 @@ def write_interview_report(
     allow_different_users: bool = False,
     allow_different_sampling: bool = False,
     overwrite: bool = False,
-) -> InterviewReport:
-    """Reads interviews, compares them with the first, and writes what comes of it.
+) -> PreparedReport:
+    """Reads interviews, compares them with the first, and makes of it what is to be written.
 
     Args:
         files: Interview files of `evaluation.interview`, at least one.
@@ -59,28 +59,6 @@ def write_interview_report(
     Raises:
         UserError: When a file cannot be used, interviews do not compare, or a report is in the way.
     """
-    prepared = prepare_interview_report(
-        files,
-        names=names,
-        output_dir=output_dir,
-        allow_different_users=allow_different_users,
-        allow_different_sampling=allow_different_sampling,
-        overwrite=overwrite,
-    )
-    prepared.write()
-    return prepared.report
-
-
-def prepare_interview_report(
-    files: Sequence[Path],
-    *,
-    names: Sequence[str],
-    output_dir: Path,
-    allow_different_users: bool = False,
-    allow_different_sampling: bool = False,
-    overwrite: bool = False,
-) -> PreparedReport:
-    """As `write_interview_report`, but nothing is written yet."""
     outputs = [output_dir / name for name in INTERVIEW_FILES]
     for output in outputs:
         if output.resolve() in [file.resolve() for file in files]:
