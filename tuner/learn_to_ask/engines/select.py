@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.learn_to_ask.engines.base import Engine
 from tuner.learn_to_ask.engines.job import JobSettings
-from tuner.learn_to_ask.engines.replicas.start import ReplicaFlags, check_replicas, replicas_count
+from tuner.learn_to_ask.engines.replicas.plan import ReplicaFlags, replicas_count
 from tuner.learn_to_ask.engines.retrying import Prices
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import ModelSource, find_model
@@ -218,11 +218,12 @@ def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int, p
 
         convert_shards(source)
     if name == "vllm":
-        from tuner.learn_to_ask.engines.replicas.start import start_replicas
         from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
         options = {name: flags[name] for name in _VLLM_OPTIONS}
         if pool:
+            from tuner.learn_to_ask.engines.replicas.start import start_replicas
+
             return start_replicas(source, options, seed=seed, flags=pool)
         return VLLMEngine(source.model, seed=seed, adapter=source.adapter, **options)
     if name == "transformers":
@@ -257,6 +258,8 @@ def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str 
     """
     name, _, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
     if source and (pool := _pool(arguments, prefix=prefix)):
+        from tuner.learn_to_ask.engines.replicas.start import check_replicas
+
         options = {name: getattr(arguments, f"{prefix}{name}") for name in _VLLM_OPTIONS}
         check_replicas(source, options, pool)
     return name
