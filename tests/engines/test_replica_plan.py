@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from run_scripts import EXTRACT, SESSION, TASK, error_of, evaluate, extract, run, write
+from run_scripts import EXTRACT, PACKAGE, SESSION, TASK, error_of, evaluate, extract, run, write
 
 from tuner.learn_to_ask.engines.replicas.nodes import lacking
 from tuner.learn_to_ask.engines.replicas.plan import Node, plan_replicas
@@ -121,6 +121,16 @@ def test_a_cluster_that_cannot_be_reached_is_told_before_anything_is_loaded(tmp_
     assert found.returncode == without_port.returncode == 2
     assert f"error: --ray_address {address}: no cluster answers" in found.stderr
     assert "error: --ray_address head-node: an address of the form host:port is expected" in without_port.stderr
+
+
+def test_a_model_of_the_users_leaves_gpus_for_the_policy(tmp_path):
+    interview = PACKAGE / "evaluation" / "interview.py"
+    files = ("--test_file_path", "in.jsonl", "--output_file", "out.jsonl", "--eval_model_path", "a/policy")
+    user = ("--user", "llm", "--user_model_path", "a/user", "--user_replicas", "auto")
+
+    assert error_of(run(tmp_path, interview, *files, *user, "--eval_replicas", "2")) == (
+        "--user_replicas auto: would leave no GPU for --eval_replicas; name a number"
+    )
 
 
 def test_without_replicas_ray_is_not_imported():

@@ -1,6 +1,9 @@
 """Replicas of a real vLLM on a Ray cluster of two fake nodes."""
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -9,15 +12,20 @@ import pytest
 pytest.importorskip("vllm.entrypoints.llm")  # `vllm` alone could be this folder
 
 from fake_cluster import fake_cluster
+from ray_head import LOOPBACK
 
 from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.replicas.nodes import JoinedCluster, check_nodes
-from tuner.learn_to_ask.engines.replicas.start import ReplicaFlags, check_replicas, start_replicas
+from tuner.learn_to_ask.engines.replicas.plan import ReplicaFlags
+from tuner.learn_to_ask.engines.replicas.start import check_replicas, start_replicas
 from tuner.learn_to_ask.engines.vllm import VLLMEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import find_model
 from tuner.learn_to_ask.prompt import rollout_messages
 
+PACKAGE = Path(__file__).parents[2] / "tuner" / "learn_to_ask"
+EXTRACT = PACKAGE / "data_prepare" / "1_info_extract_pipeline.py"
+SAMPLE_LOGS = PACKAGE / "sample_data" / "train_origin.jsonl"
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=12)
 OPTIONS = {
     "tensor_parallel_size": None,
@@ -25,14 +33,20 @@ OPTIONS = {
     "gpu_memory_utilization": 0.9,
     "dtype": "float32",
     "trust_remote_code": False,
-    "enforce_eager": True,  # compiling takes a minute for each replica
+    "enforce_eager": True,
 }
+
+# Where --enforce_eager cannot be said: compiling takes a minute for each replica.
+UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1", "VLLM_USE_AOT_COMPILE": "0"}
 
 
 @pytest.fixture(scope="module")
 def address(vllm_environment):
-    with fake_cluster(1, 1) as cluster:
-        yield cluster.address
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in UNCOMPILED.items():
+            patch.setenv(name, value)
+        with fake_cluster(1, 1) as cluster:
+            yield cluster.address
 
 
 def conversations(count: int) -> list[Request]:
@@ -90,3 +104,27 @@ def test_a_model_that_a_node_does_not_see_is_named_before_anything_is_loaded(add
             check_nodes(cluster.nodes(), ["/no/model"], flag="--replicas")
     finally:
         cluster.close()
+
+
+def test_a_script_with_replicas_says_the_same_as_with_one_engine(model: Path, address, tmp_path):
+    """Given a random model, whose answers are all cut off, when script 1 asks it, then it says so."""
+    (tmp_path / "in.jsonl").write_text("".join(SAMPLE_LOGS.read_text().splitlines(keepends=True)[:12]))
+    (tmp_path / "sitecustomize.py").write_text(LOOPBACK)
+    command = [sys.executable, str(EXTRACT), "--input_file", "in.jsonl", "--output_file", "out.jsonl"]
+    command += ["--model_path", str(model), "--dtype", "float32", "--temperature", "0", "--max_tokens", "12"]
+    env = {**os.environ, **UNCOMPILED, "PYTHONPATH": str(tmp_path)}
+
+    def error(*flags: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*command, *flags], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return said.partition(", for example")[0], done.stderr
+
+    one, _ = error()
+    two, told = error("--replicas", "2", "--ray_address", address)
+
+    assert one == two
+    assert "no request was answered: cut off at max_tokens" in two
+    assert told.count("of 1: 1 replica x 1 GPU") == 2

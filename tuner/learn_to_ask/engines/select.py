@@ -4,16 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.engines.base import Engine
 from tuner.learn_to_ask.engines.budget import Budget, Meter
 from tuner.learn_to_ask.engines.budget_flags import prices_of
+from tuner.learn_to_ask.engines.choice import choose_engine
 from tuner.learn_to_ask.engines.job import JobSettings
-from tuner.learn_to_ask.engines.replicas.start import ReplicaFlags, check_replicas, replicas_count
-from tuner.learn_to_ask.errors import UserError
-from tuner.learn_to_ask.models.model_source import ModelSource, find_model
+from tuner.learn_to_ask.engines.replicas.plan import ReplicaFlags, replicas_count
+from tuner.learn_to_ask.models.model_source import ModelSource
 
 ENGINES = ("auto", "vllm", "openai", "transformers", "tinker", "offline")
 
@@ -186,7 +185,7 @@ def build_engine(
         UserError: When a flag is missing or the model cannot be used.
     """
     flags = {name: getattr(arguments, f"{prefix}{name}") for name in _FLAGS}
-    name, reason, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    name, reason, source = choose_engine(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
     if reason:
         print(f"--{prefix}engine auto: {name}, because {reason}", file=sys.stderr)
     if name == "offline" and offline_rule:
@@ -225,11 +224,12 @@ def _load(name: str, source: ModelSource, flags: dict[str, Any], *, seed: int, p
 
         convert_shards(source)
     if name == "vllm":
-        from tuner.learn_to_ask.engines.replicas.start import start_replicas
         from tuner.learn_to_ask.engines.vllm import VLLMEngine
 
         options = {name: flags[name] for name in _VLLM_OPTIONS}
         if pool:
+            from tuner.learn_to_ask.engines.replicas.start import start_replicas
+
             return start_replicas(source, options, seed=seed, flags=pool)
         return VLLMEngine(source.model, seed=seed, adapter=source.adapter, **options)
     if name == "transformers":
@@ -275,8 +275,10 @@ def check_engine(arguments: argparse.Namespace, *, prefix: str, model_path: str 
     Raises:
         UserError: When a flag is missing, or the model's path holds nothing that the engine can load.
     """
-    name, _, source = _choice(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
+    name, _, source = choose_engine(arguments, prefix=prefix, model_path=model_path, model_flag=model_flag)
     if source and (pool := _pool(arguments, prefix=prefix)):
+        from tuner.learn_to_ask.engines.replicas.start import check_replicas
+
         options = {name: getattr(arguments, f"{prefix}{name}") for name in _VLLM_OPTIONS}
         check_replicas(source, options, pool)
     return name
@@ -288,51 +290,6 @@ def _pool(arguments: argparse.Namespace, *, prefix: str) -> ReplicaFlags | None:
     if replicas is None:
         return None
     return ReplicaFlags(replicas=replicas, flag=f"--{prefix}replicas", ray_address=arguments.ray_address)
-
-
-def _choice(
-    arguments: argparse.Namespace, *, prefix: str, model_path: str | None, model_flag: str
-) -> tuple[str, str, ModelSource | None]:
-    """The engine that the flags mean, why when it was not named, and what it loads; complains about missing flags."""
-    name, base_url = getattr(arguments, f"{prefix}engine"), getattr(arguments, f"{prefix}base_url")
-    replicas = getattr(arguments, f"{prefix}replicas") is not None
-    if replicas and (name not in ("auto", "vllm") or base_url):
-        other = f"the {name} engine" if name != "auto" else f"a server, --{prefix}base_url,"
-        raise UserError(f"--{prefix}replicas: {other} has none; leave it out, or choose --{prefix}engine vllm")
-    if name == "offline":
-        return name, "", None
-    if name == "openai" or (name == "auto" and base_url):
-        for needed in ("base_url", "model"):
-            if not getattr(arguments, f"{prefix}{needed}"):
-                raise UserError(f"--{prefix}{needed}: the openai engine needs it")
-        return "openai", "" if name == "openai" else f"--{prefix}base_url names a server", None
-    if not model_path and name == "auto":
-        raise UserError(f"{model_flag} or --{prefix}base_url: name a model, or choose another --{prefix}engine")
-    if not model_path:
-        raise UserError(f"{model_flag}: the {name} engine needs a model")
-    if name == "tinker" and not Path(model_path).exists():
-        return name, "", ModelSource(given=model_path, model=model_path)  # a path may be one of the service's machine
-    source = find_model(model_path, flag=model_flag)
-    if name == "auto":
-        return *_fitting_engine(source, model_flag=model_flag, replicas=replicas), source
-    if source.tinker != (name == "tinker") and (source.tinker or source.adapter or source.shards):
-        where = "on a Tinker service" if source.tinker else "on this machine"
-        raise UserError(f"{model_flag} {model_path}: its weights are {where}, the {name} engine cannot use them")
-    return name, "", source
-
-
-def _fitting_engine(source: ModelSource, *, model_flag: str, replicas: bool) -> tuple[str, str]:
-    """The engine that fits a model, and why."""
-    from tuner.learn_to_ask.engines.vllm import installed
-
-    if source.tinker:
-        how = "is a tinker:// path" if source.model == source.given else "leads to weights on a Tinker service"
-        return "tinker", f"{model_flag} {how}"
-    if replicas:
-        return "vllm", "it has replicas"
-    if installed():
-        return "vllm", "it is installed"
-    return "transformers", "vLLM is not installed"
 
 
 def natural_int(text: str) -> int:

@@ -1,10 +1,42 @@
-"""Deals the GPUs of a cluster out to replicas of one engine; plain functions on counts."""
+"""Deals the GPUs of a cluster out to replicas of one engine, as the flags say; plain functions on counts."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.ray_cluster import gpu_table
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFlags:
+    """What the flags say of a pool.
+
+    Attributes:
+        replicas: A number, or `auto` for as many as the cluster's GPUs give.
+        flag: That says so.
+        ray_address: Of the cluster, `None` for the one that runs.
+    """
+
+    replicas: int | str
+    flag: str
+    ray_address: str | None
+
+    @property
+    def wanted(self) -> int | None:
+        """How many; `None` for as many as there can be."""
+        return None if isinstance(self.replicas, str) else self.replicas
+
+
+def replicas_count(text: str) -> int | str:
+    """An argparse type for `auto` and whole numbers from 1."""
+    if text == AUTO:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a whole number from 1")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,14 @@
 """The vllm engine as a pool of replicas: what its flags mean on a cluster."""
 
-import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.learn_to_ask.engines.replicas.nodes import JoinedCluster, check_nodes, one_line
-from tuner.learn_to_ask.engines.replicas.plan import Node, Plan, plan_replicas
+from tuner.learn_to_ask.engines.replicas.plan import Node, Plan, ReplicaFlags, plan_replicas
 from tuner.learn_to_ask.engines.replicas.pool import ReplicaPool
 from tuner.learn_to_ask.engines.tensor_parallel import read_heads
 from tuner.learn_to_ask.engines.vllm import VLLMEngine, installed
@@ -17,37 +16,7 @@ from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.models.model_source import ModelSource
 from tuner.learn_to_ask.ray_cluster import cluster_address
 
-AUTO = "auto"
 _ADDRESS_FLAG = "--ray_address"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaFlags:
-    """What the flags say of a pool.
-
-    Attributes:
-        replicas: A number, or `auto` for as many as the cluster's GPUs give.
-        flag: That says so.
-        ray_address: Of the cluster, `None` for the one that runs.
-    """
-
-    replicas: int | str
-    flag: str
-    ray_address: str | None
-
-    @property
-    def wanted(self) -> int | None:
-        """How many; `None` for as many as there can be."""
-        return None if isinstance(self.replicas, str) else self.replicas
-
-
-def replicas_count(text: str) -> int | str:
-    """An argparse type for `auto` and whole numbers from 1."""
-    if text == AUTO:
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a whole number from 1")
-    return int(text)
 
 
 def check_replicas(source: ModelSource, options: Mapping[str, Any], flags: ReplicaFlags) -> None:
