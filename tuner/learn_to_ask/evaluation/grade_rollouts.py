@@ -8,18 +8,18 @@ from pathlib import Path
 from tuner.learn_to_ask.cli import EXIT_DONE, progress
 from tuner.learn_to_ask.core.domain import Domain
 from tuner.learn_to_ask.core.grading import parse_grade
-from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, Task, TaskWithRollouts
+from tuner.learn_to_ask.core.records import Grade, GradedTask, Regrade, TaskWithRollouts
 from tuner.learn_to_ask.core.reward import Scores, grade, needs_grader
 from tuner.learn_to_ask.engines.base import Request, Sampling
 from tuner.learn_to_ask.engines.job import JobSettings, Left, is_complete, open_job
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.metrics import METRICS, compute_metrics, scored_rollouts
 from tuner.learn_to_ask.evaluation.overlap import Handover, Item
-from tuner.learn_to_ask.evaluation.rollout_files import read_matching
+from tuner.learn_to_ask.evaluation.rollout_files import count_tasks, read_matching
 from tuner.learn_to_ask.journal import Journal, file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import grading_messages, reward_prompt
-from tuner.learn_to_ask.shards import Shard, check_same_shard, in_shard, note_shard
+from tuner.learn_to_ask.shards import Shard, check_same_shard, note_shard
 
 GRADER_SAMPLING = Sampling(temperature=0.7, top_p=1.0, max_tokens=1024)
 # The published table was graded with the policy's own sampling.
@@ -76,8 +76,7 @@ def evaluate(
     waiting: dict[int, Grading] = {}
     keys: dict[int, tuple[int, int, int]] = {}
     last = samples = new = asked = rollouts = 0
-    total = count_lines(test_file)
-    ticks = progress(itertools.count(), title="grading", total=total, unit="samples")
+    ticks = progress(itertools.count(), title="grading", total=count_lines(test_file), unit="samples")
     depends_on = {
         "input": file_digest(test_file),
         "sampling": str(sampling),
@@ -87,8 +86,9 @@ def evaluate(
     }
 
     def left() -> Left:
-        undone = total - job.journal.results
-        return Left(f"{undone:,} of {total:,} samples", undone * asked / max(new, 1))
+        tasks = count_tasks(test_file, shard)
+        undone = tasks - job.journal.results
+        return Left(f"{undone:,} of {tasks:,} samples", undone * asked / max(new, 1))
 
     with open_job(eval_file, settings, depends_on=depends_on, left=left) as job:
 
@@ -142,15 +142,9 @@ def _items(test_file: Path, rollout_file: Path, shard: Shard | None) -> Iterator
     return ((index, task) for index, _, task in matching)
 
 
-def _count_tasks(test_file: Path, shard: Shard | None) -> int:
-    """How many tasks of the test set are in a shard."""
-    tasks = read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True)
-    return sum(in_shard(task.session_id, shard) for task in tasks)
-
-
 def _note_shard(journal: Journal, test_file: Path, shard: Shard | None) -> None:
     """Notes which shard was graded, and how many of its tasks are left out."""
-    left_out = _count_tasks(test_file, shard) - journal.results if shard else 0
+    left_out = count_tasks(test_file, shard) - journal.results if shard else 0
     note_shard(journal, shard, GradedTask, left_out=left_out)
 
 
@@ -249,7 +243,7 @@ def print_metrics(eval_file: Path, test_file: Path, shard: Shard | None = None) 
             yield record
 
     metrics = compute_metrics(rollout for record in records() for rollout in scored_rollouts(record))
-    tasks = _count_tasks(test_file, shard)
+    tasks = count_tasks(test_file, shard)
     if graded < tasks:
         print(f"  over {graded} of {tasks} samples")
     width = max(len(metric.title) for metric in METRICS.values())

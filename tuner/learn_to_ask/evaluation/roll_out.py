@@ -15,6 +15,7 @@ from tuner.learn_to_ask.engines.job import JobSettings, Left, is_complete, open_
 from tuner.learn_to_ask.engines.react import ReactEngine
 from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.evaluation.overlap import Handover
+from tuner.learn_to_ask.evaluation.rollout_files import count_tasks
 from tuner.learn_to_ask.journal import file_digest, text_digest
 from tuner.learn_to_ask.jsonl import ReadReport, count_lines, read_jsonl, require_input
 from tuner.learn_to_ask.prompt import rollout_messages, rollout_prompt
@@ -82,7 +83,7 @@ def roll_out(
     settings = of_mode(settings, rollout_mode, train_mode, domain)
 
     def left() -> Left:
-        return Left(f"{total - job.journal.results:,} of {total:,} samples", total - job.journal.results)
+        return _left(count_tasks(test_file, shard), job.journal.results)
 
     with open_job(rollout_file, settings, depends_on=depends_on, left=left) as job:
 
@@ -143,6 +144,11 @@ def roll_out(
     ]
     job.print_summary(f"rolled out: {rollout_file}", rows, role="policy")
     return job.exit_code(failed=job.usage.failed.total(), of=tasks, report=report)
+
+
+def _left(tasks: int, rolled_out: int) -> Left:
+    """What a run that stopped at its budget has still to do."""
+    return Left(f"{tasks - rolled_out:,} of {tasks:,} samples", tasks - rolled_out)
 
 
 def of_mode(settings: JobSettings, rollout_mode: RolloutMode, train_mode: TrainMode, domain: Domain) -> JobSettings:

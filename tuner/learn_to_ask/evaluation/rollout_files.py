@@ -75,6 +75,12 @@ def read_matching(
         yield tests.indices[place], report.line, record
 
 
+def count_tasks(test_file: Path, shard: Shard | None) -> int:
+    """How many tasks of the test set are in a shard."""
+    tasks = read_jsonl(test_file, Task, unique_key="cid", report=ReadReport(), quiet=True)
+    return sum(in_shard(task.session_id, shard) for task in tasks)
+
+
 def check_earlier_run(
     test_file: Path,
     rollout_file: Path,
