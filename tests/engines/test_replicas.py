@@ -134,7 +134,7 @@ def test_a_killed_replica_costs_no_answer_and_only_what_it_had_under_way_is_aske
     times = Counter(key for keys in asked(tmp_path).values() for key in keys)
     twice = {key for key, number in times.items() if number == 2}
     assert set(times.values()) <= {1, 2}
-    assert 0 < len(twice) <= PLACES
+    assert len(twice) <= PLACES  # none, where it was killed between two messages
     assert twice <= set(asked(tmp_path)[2])
     assert "replica 2 on 127.0.0.1" in capsys.readouterr().err
     (told,) = [said for title, said in pool.summary() if title.startswith("replica 2 on")]
