@@ -3,6 +3,7 @@
 Every answer is a line of the output; ADDRESS "" starts a cluster of this machine alone.
 """
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -58,4 +59,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     run(main)
