@@ -2,7 +2,7 @@
 
 Raw sample logs go through the three data-preparation scripts; a policy is trained with GRPO by main.py on a local
 Tinker service, and evaluated before and after. The policy is a tiny one built on the spot (about 10 minutes), or a
-pretrained model that is warmed up to the task first (35 to 75 minutes, goes on where it was interrupted):
+pretrained model that is warmed up to the task first (45 to 100 minutes, goes on where it was interrupted):
 
   python -m tuner.learn_to_ask.quickstart
   python -m tuner.learn_to_ask.quickstart --policy smollm2 --resume     # 135 million parameters, out of a PyPI package

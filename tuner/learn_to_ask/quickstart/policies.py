@@ -112,9 +112,9 @@ TOY_NUMBERS = PolicyNumbers(
     shortest_bucket=192,
     base_title="a tiny Qwen3 imitates a doctor who stops badly",
     base_time="about 90 s",
-    evaluation_time="about 50 s",
+    evaluation_time="about 90 s",
     training_time="about 90 s and 22 s a step",
-    tuned_time="about 30 s",
+    tuned_time="about 60 s",
 )
 
 PRETRAINED_NUMBERS = PolicyNumbers(
@@ -136,7 +136,7 @@ PRETRAINED_NUMBERS = PolicyNumbers(
     shortest_bucket=256,
     base_title="a pretrained model imitates a doctor who stops badly",
     base_time="3 to 10 minutes",
-    evaluation_time="4 to 8 minutes",
+    evaluation_time="8 to 20 minutes",
     training_time="1.5 to 3 minutes a step",
-    tuned_time="4 to 8 minutes",
+    tuned_time="8 to 15 minutes",
 )
