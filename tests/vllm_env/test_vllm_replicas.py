@@ -64,6 +64,33 @@ def pool(model: Path, address):
     pool.close()
 
 
+def test_a_script_with_replicas_says_the_same_as_with_one_engine(model: Path, address, tmp_path):
+    """Given a random model, whose answers are all cut off, when script 1 asks it, then it says so.
+
+    The first, for it needs the GPUs that the pool of the others holds from then on.
+    """
+    (tmp_path / "in.jsonl").write_text("".join(SAMPLE_LOGS.read_text().splitlines(keepends=True)[:12]))
+    (tmp_path / "sitecustomize.py").write_text(LOOPBACK)
+    command = [sys.executable, str(EXTRACT), "--input_file", "in.jsonl", "--output_file", "out.jsonl"]
+    command += ["--model_path", str(model), "--dtype", "float32", "--temperature", "0", "--max_tokens", "12"]
+    env = {**os.environ, **UNCOMPILED, "PYTHONPATH": str(tmp_path)}
+
+    def error(*flags: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*command, *flags], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return said.partition(", for example")[0], done.stderr
+
+    one, _ = error()
+    two, told = error("--replicas", "2", "--ray_address", address)
+
+    assert one == two
+    assert "no request was answered: cut off at max_tokens" in two
+    assert told.count("of 1: 1 replica x 1 GPU") == 2
+
+
 def test_two_replicas_answer_as_one_engine_does(model: Path, pool):
     engine = VLLMEngine(str(model), seed=0, max_model_len=512, dtype="float32", enforce_eager=True)
     expected = {reply.key: reply for reply in engine.generate(conversations(200), GREEDY)}
@@ -104,27 +131,3 @@ def test_a_model_that_a_node_does_not_see_is_named_before_anything_is_loaded(add
             check_nodes(cluster.nodes(), ["/no/model"], flag="--replicas")
     finally:
         cluster.close()
-
-
-def test_a_script_with_replicas_says_the_same_as_with_one_engine(model: Path, address, tmp_path):
-    """Given a random model, whose answers are all cut off, when script 1 asks it, then it says so."""
-    (tmp_path / "in.jsonl").write_text("".join(SAMPLE_LOGS.read_text().splitlines(keepends=True)[:12]))
-    (tmp_path / "sitecustomize.py").write_text(LOOPBACK)
-    command = [sys.executable, str(EXTRACT), "--input_file", "in.jsonl", "--output_file", "out.jsonl"]
-    command += ["--model_path", str(model), "--dtype", "float32", "--temperature", "0", "--max_tokens", "12"]
-    env = {**os.environ, **UNCOMPILED, "PYTHONPATH": str(tmp_path)}
-
-    def error(*flags: str) -> tuple[str, str]:
-        done = subprocess.run(
-            [*command, *flags], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 2, done.stderr
-        (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        return said.partition(", for example")[0], done.stderr
-
-    one, _ = error()
-    two, told = error("--replicas", "2", "--ray_address", address)
-
-    assert one == two
-    assert "no request was answered: cut off at max_tokens" in two
-    assert told.count("of 1: 1 replica x 1 GPU") == 2
