@@ -2,6 +2,9 @@
 
 import asyncio
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from fault_server import CUT, GOOD, HANG, NULL_CONTENT, FaultServer, http_error, in_order
@@ -102,3 +105,26 @@ def test_stop_decisions_cost_no_call():
     with FaultServer(answer=lambda messages: GRADE) as server:
         assert judge(server, "<stop />").reward == 0.0
         assert server.received == 0
+
+
+GRADES_ONCE = """
+import asyncio, sys
+from tuner.learn_to_ask.training.grader import ask_grader
+from tuner.learn_to_ask.training.settings import TrainingSettings
+flags = {"grader": "openai", "grader_base_url": sys.argv[1], "grader_model": "m", "grader_api_key_env": "GRADER_KEY"}
+asyncio.run(ask_grader([{"role": "user", "content": "hi"}], {}, TrainingSettings(**flags).grader_settings()))
+"""
+
+
+def test_a_process_that_has_graded_ends_without_a_word_about_its_connections():
+    """Given a loop that ends as Trinity's do, without the client being closed, then nothing is said of it."""
+    with FaultServer(answer=lambda messages: GRADE) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", GRADES_ONCE, server.base_url],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -322,3 +322,14 @@ def _open_session(endpoint: Endpoint) -> "aiohttp.ClientSession":
         # The limit of single reads alone would let an answer trickle for ever.
         timeout=aiohttp.ClientTimeout(total=connect + read, sock_connect=connect, sock_read=read),
     )
+
+
+def pass_over_unclosed(loop: asyncio.AbstractEventLoop) -> None:
+    """Has a loop say nothing of connections that are open when it is left, as by Ctrl-C; all else as before."""
+    before = loop.get_exception_handler() or type(loop).default_exception_handler
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not str(context.get("message")).startswith("Unclosed"):
+            before(loop, context)
+
+    loop.set_exception_handler(report)

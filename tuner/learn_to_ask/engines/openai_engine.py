@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from tuner.learn_to_ask.engines.base import Applied, Reply, Request, Sampling
 from tuner.learn_to_ask.engines.openai_address import Endpoint
-from tuner.learn_to_ask.engines.openai_api import ChatClient
+from tuner.learn_to_ask.engines.openai_api import ChatClient, pass_over_unclosed
 from tuner.learn_to_ask.engines.openai_reply import AttemptError
 from tuner.learn_to_ask.errors import UserError
 
@@ -50,7 +50,7 @@ class OpenAIEngine:
         self._checked = False
         self._window: deque[bool] = deque(maxlen=_WINDOW)
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_report)
+        pass_over_unclosed(self._loop)
         self._call = self._loop.call_soon_threadsafe
         # A thread, so that transfers go on while the caller works; a daemon, so that a run can end without close().
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
@@ -198,9 +198,3 @@ def _answered(tasks: Iterable["asyncio.Task[_Outcome]"]) -> Iterator[Reply]:
     for task in tasks:
         if not task.cancelled() and task.result()[1] is None:
             yield task.result()[0]
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """As asyncio does, but for connections that a run leaves open when it is interrupted."""
-    if not str(context.get("message")).startswith("Unclosed"):
-        loop.default_exception_handler(context)

@@ -15,7 +15,7 @@ from tuner.learn_to_ask.engines.base import CUT_OFF, Sampling
 from tuner.learn_to_ask.engines.budget import tokens_of
 from tuner.learn_to_ask.engines.offline import grade_answer
 from tuner.learn_to_ask.engines.openai_address import Endpoint
-from tuner.learn_to_ask.engines.openai_api import ChatClient
+from tuner.learn_to_ask.engines.openai_api import ChatClient, pass_over_unclosed
 from tuner.learn_to_ask.engines.retrying import Usage
 from tuner.learn_to_ask.errors import UserError
 
@@ -189,6 +189,7 @@ async def _with_retries(ask: Callable[[], Awaitable[Any]]) -> Any:
 @lru_cache(maxsize=1)
 def _client(settings: GraderSettings, loop: asyncio.AbstractEventLoop) -> ChatClient:
     """One client for each event loop, to which its connections belong."""
+    pass_over_unclosed(loop)  # which Trinity or asyncio.run() ends without a word to the client
     return ChatClient(_endpoint(settings))
 
 
