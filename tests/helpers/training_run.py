@@ -1,5 +1,6 @@
 """A training run as another process, killed after three steps and taken up through an outage of the service."""
 
+import json
 import subprocess
 import sys
 import time
@@ -63,3 +64,18 @@ def wait_for_line(log, process, line, *, timeout=420):
         assert process.poll() is None, log.read_text()[-5000:]
         assert time.monotonic() < end, f"no {line!r} in {timeout} s:\n{log.read_text()[-5000:]}"
         time.sleep(0.2)
+
+
+def wait_until_ahead(job, process, step, *, timeout=120):
+    """Waits until the explorer has noted that it is beyond a step, which it does soon after the trainer's next."""
+    end = time.monotonic() + timeout
+    while _explorer_step(job) <= step:
+        assert process.poll() is None and time.monotonic() < end, f"the explorer did not get beyond step {step}"
+        time.sleep(0.1)
+
+
+def _explorer_step(job):
+    try:
+        return json.loads((job / "explorer_meta.json").read_text())["latest_iteration"]
+    except ValueError:  # it is just being written
+        return 0

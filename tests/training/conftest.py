@@ -16,7 +16,16 @@ from fault_server import GOOD, HANG, FaultServer
 from medical import MEDICAL, grade_answer
 from outage_proxy import OutageProxy
 from shipped_configs import QWEN_2_5, command_of, without_config
-from training_run import ENGINE_PYTHON, GRADER_KEY, OUTAGE_SECONDS, RECIPE, Training, run, wait_for_line
+from training_run import (
+    ENGINE_PYTHON,
+    GRADER_KEY,
+    OUTAGE_SECONDS,
+    RECIPE,
+    Training,
+    run,
+    wait_for_line,
+    wait_until_ahead,
+)
 
 from tuner.learn_to_ask import main
 from tuner.learn_to_ask.core.records import Task
@@ -229,6 +238,7 @@ def training(service, recipe, tmp_path_factory):
             log = folder / "first.log"
             with child_process(command, log=log, env=env) as process:
                 wait_for_line(log, process, "Training at step 3 finished")
+                wait_until_ahead(job, process, 2)
                 family = psutil.Process(process.pid).children(recursive=True)
                 process.kill()
                 psutil.wait_procs(family, timeout=60)
