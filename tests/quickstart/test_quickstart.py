@@ -159,6 +159,8 @@ def test_the_reports_set_base_against_tuned_in_the_folder_of_the_run(tmp_path):
     heading = tables.splitlines()[0]
     assert heading.index("tuned") + len("tuned") == row.index("4.000 [") + len("4.000 [4.000, 4.000]")
     assert all((tmp_path / name).exists() for name in (*FILES, *INTERVIEW_FILES))
+    # A run that is taken up after its end writes them again.
+    assert report_base_against_tuned(tmp_path, tmp_path) == tables
 
 
 def cells(tables, title):

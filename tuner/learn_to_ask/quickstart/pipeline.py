@@ -247,13 +247,14 @@ def report_base_against_tuned(evaluation: Path, folder: Path) -> str:
     """
     names = ["base", "tuned"]
     interviews = prepare_interview_report(
-        [evaluation / f"{name}_interviews.jsonl" for name in names], names=names, output_dir=folder
+        [evaluation / f"{name}_interviews.jsonl" for name in names], names=names, output_dir=folder, overwrite=True
     )
     turns = write_report(
         [evaluation / f"{name}.jsonl" for name in names],
         names=names,
         output_dir=folder,
         interviews=interviews.report,
+        overwrite=True,  # a run that was taken up may have written them before
     )
     interviews.write()
     return f"{metrics_text(turns)}\n\n{interviews_text(interviews.report)}"
