@@ -8,8 +8,9 @@ from medical import MEDICAL
 from run_scripts import build, evaluate, extract
 
 from tuner.learn_to_ask.core.grading import parse_score
-from tuner.learn_to_ask.core.records import GradedTask, Judgement, Sample, Session, Task, TaskWithRollouts
+from tuner.learn_to_ask.core.records import GradedTask, Interview, Judgement, Sample, Session, Task, TaskWithRollouts
 from tuner.learn_to_ask.engines.offline import judge_answer
+from tuner.learn_to_ask.evaluation.patient import answer, is_first_of_session, make_patient
 from tuner.learn_to_ask.jsonl import ReadReport, read_jsonl
 from tuner.learn_to_ask.prompt import judging_messages
 
@@ -30,6 +31,7 @@ def first_five(path):
         ("tasks", Task, "cid"),
         ("rollouts", TaskWithRollouts, "cid"),
         ("evaluation", GradedTask, "cid"),
+        ("interviews", Interview, "session_id"),
     ],
 )
 def test_there_are_five_lines_of_every_format_and_each_is_one_record(name, record, key):
@@ -62,3 +64,18 @@ def test_script_3_makes_the_same_evaluation_of_the_rollouts(tmp_path):
     shutil.copy(EXAMPLES / "rollouts.jsonl", tmp_path / "out.jsonl")
     assert evaluate(tmp_path, "--resume", "--rollout_repeat=2").returncode == 0
     assert (tmp_path / "eval.jsonl").read_bytes() == (EXAMPLES / "evaluation.jsonl").read_bytes()
+
+
+def test_the_users_of_the_interviews_answer_the_same_questions_as_before(tmp_path):
+    shutil.copy(LOGS, tmp_path / "in.jsonl")
+    assert extract(tmp_path).returncode == 0
+    samples = read_jsonl(tmp_path / "out.jsonl", Sample, unique_key="cid", report=ReadReport())
+    users = {sample.session_id: make_patient(sample, MEDICAL) for sample in samples if is_first_of_session(sample)}
+    for interview in read_jsonl(EXAMPLES / "interviews.jsonl", Interview, unique_key="session_id", report=ReadReport()):
+        user = users[interview.session_id]
+        assert interview.facts == list(user.facts)
+        for course in (interview.held, interview.logged):
+            known = set()
+            for turn in course.turns:
+                assert turn == answer(user, turn.question, known)
+                known |= set(turn.facts)
