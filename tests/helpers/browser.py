@@ -41,3 +41,21 @@ class Watched:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+
+def assert_controls_are_named_and_show_focus(page):
+    """Every control has a name, and whatever Tab reaches is outlined."""
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("select, input, button, a, [tabindex='0']")].filter((element) =>
+        !(element.labels?.length || element.textContent.trim() || element.getAttribute("aria-label"))).length"""
+    )
+    assert unnamed == 0
+
+    reached = 0
+    page.keyboard.press("Tab")
+    while page.evaluate("document.activeElement !== document.body"):
+        reached += 1
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", page.evaluate("document.activeElement.outerHTML.slice(0, 80)")
+        page.keyboard.press("Tab")
+    assert reached > 20

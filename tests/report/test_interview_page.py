@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser import ATTACK
+from browser import ATTACK, assert_controls_are_named_and_show_focus
 from interviews import QUESTIONS, STOP, interview, write_interviews
 from test_report_browser import CONTRASTS
 
@@ -233,20 +233,7 @@ def test_buttons_step_through_turns_and_boxes_choose_columns(open_page, pages):
 
 def test_every_control_has_a_name_and_a_visible_focus(open_page, pages):
     page = open_page(pages).page
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("select, input, button, a, [tabindex='0']")].filter((element) =>
-        !(element.labels?.length || element.textContent.trim() || element.getAttribute("aria-label"))).length"""
-    )
-    assert unnamed == 0
-
-    reached = 0
-    page.keyboard.press("Tab")
-    while page.evaluate("document.activeElement !== document.body"):
-        reached += 1
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline == "solid", page.evaluate("document.activeElement.outerHTML.slice(0, 80)")
-        page.keyboard.press("Tab")
-    assert reached > 20
+    assert_controls_are_named_and_show_focus(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

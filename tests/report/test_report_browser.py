@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser import ATTACK, browser_path
+from browser import ATTACK, assert_controls_are_named_and_show_focus, browser_path
 
 pytestmark = pytest.mark.browser
 
@@ -182,20 +182,7 @@ def test_j_and_k_walk_through_examples_from_the_text_but_not_while_typing(open_p
 
 def test_every_control_has_a_name_and_a_visible_focus(open_page, report):
     page = open_page(report).page
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("select, input, button, a, [tabindex='0']")].filter((element) =>
-        !(element.labels?.length || element.textContent.trim() || element.getAttribute("aria-label"))).length"""
-    )
-    assert unnamed == 0
-
-    reached = 0
-    page.keyboard.press("Tab")
-    while page.evaluate("document.activeElement !== document.body"):
-        reached += 1
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline == "solid", page.evaluate("document.activeElement.outerHTML.slice(0, 80)")
-        page.keyboard.press("Tab")
-    assert reached > 20
+    assert_controls_are_named_and_show_focus(page)
 
 
 CONTRASTS = """() => {

@@ -1,17 +1,15 @@
 """Writes the report of some evaluation files: report.md, report.json and report.html."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.learn_to_ask.cli import check_output, progress
-from tuner.learn_to_ask.errors import UserError
+from tuner.learn_to_ask.cli import progress
 from tuner.learn_to_ask.jsonl import write_text
 from tuner.learn_to_ask.report.analysis import analyse
 from tuner.learn_to_ask.report.examples import choose_examples
 from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.markdown import to_markdown
+from tuner.learn_to_ask.report.outputs import as_json, claim_outputs
 from tuner.learn_to_ask.report.page import to_html
 from tuner.learn_to_ask.report.reading import check_comparable, read_evaluation
 from tuner.learn_to_ask.report.results import Report
@@ -43,11 +41,7 @@ def write_report(
     Raises:
         UserError: When a file cannot be used, evaluations do not compare, or a report is in the way.
     """
-    outputs = [output_dir / name for name in FILES]
-    for output in outputs:
-        if output.resolve() in [file.resolve() for file in files]:
-            raise UserError(f"--output_dir {output_dir}: the report would replace the evaluation {output}")
-        check_output(output, "--output_dir", overwrite=overwrite)
+    outputs = claim_outputs(output_dir, FILES, files, what="evaluation", overwrite=overwrite)
     evaluations = [read_evaluation(file, name=name) for file, name in zip(files, names, strict=True)]
     check_comparable(
         evaluations,
@@ -61,7 +55,7 @@ def write_report(
     examples = choose_examples(evaluations)
     texts = (
         to_markdown(report, interviews),
-        json.dumps(dataclasses.asdict(report), ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+        as_json(report),
         to_html(report, examples, interviews=interviews is not None),
     )
     for output, text in zip(outputs, texts, strict=True):

@@ -1,13 +1,9 @@
 """Writes the report of some interview files: interviews.md, interviews.json and interviews.html."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.learn_to_ask.cli import check_output
-from tuner.learn_to_ask.errors import UserError
 from tuner.learn_to_ask.jsonl import write_text
 from tuner.learn_to_ask.report.interviews.analysis import analyse_interviews
 from tuner.learn_to_ask.report.interviews.columns import check_interviews_comparable, read_interviews
@@ -15,6 +11,7 @@ from tuner.learn_to_ask.report.interviews.examples import choose_interviews
 from tuner.learn_to_ask.report.interviews.page import interviews_to_html
 from tuner.learn_to_ask.report.interviews.results import InterviewReport
 from tuner.learn_to_ask.report.markdown import interviews_to_markdown
+from tuner.learn_to_ask.report.outputs import as_json, claim_outputs
 
 INTERVIEW_FILES = ("interviews.md", "interviews.json", "interviews.html")
 
@@ -59,11 +56,7 @@ def prepare_interview_report(
     Raises:
         UserError: When a file cannot be used, interviews do not compare, or a report is in the way.
     """
-    outputs = [output_dir / name for name in INTERVIEW_FILES]
-    for output in outputs:
-        if output.resolve() in [file.resolve() for file in files]:
-            raise UserError(f"--output_dir {output_dir}: the report would replace the interviews {output}")
-        check_output(output, "--output_dir", overwrite=overwrite)
+    outputs = claim_outputs(output_dir, INTERVIEW_FILES, files, what="interviews", overwrite=overwrite)
     read = [read_interviews(file, name=name) for file, name in zip(files, names, strict=True)]
     check_interviews_comparable(
         read, allow_different_users=allow_different_users, allow_different_sampling=allow_different_sampling
@@ -71,7 +64,7 @@ def prepare_interview_report(
     report = analyse_interviews(read)
     texts = (
         interviews_to_markdown(report),
-        json.dumps(dataclasses.asdict(report), ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+        as_json(report),
         interviews_to_html(report, choose_interviews(read)),
     )
     return PreparedReport(report, dict(zip(outputs, texts, strict=True)))
