@@ -11,6 +11,7 @@ from fault_server import GOOD, HANG, Fault, FaultServer
 from interviews import QUESTIONS, STOP, diarrhea
 from medical import extract_answer
 from run_scripts import EVALUATE, EXTRACT, PACKAGE, SESSION, error_of, run, write
+from step_three import numbered_task
 
 GRADE = "<think>fits</think><format_score>1.0</format_score><content_score>0.5</content_score>"
 
@@ -159,18 +160,6 @@ def test_a_killed_run_on_a_budget_goes_on_and_nothing_it_had_is_sent_again(tmp_p
     assert asked(server).total() == len(asked(server)) == 20
 
 
-def task(number):
-    """Every fourth is to be stopped at, which costs no grading."""
-    return {
-        "cid": f"{number}_0",
-        "session_id": str(number),
-        "diagn": "Cold",
-        "messages": [{"role": "user", "content": f"patient {number}"}],
-        "decision_truth": "stop" if number % 4 == 3 else "continue",
-        "info_truth": "symptom: cough",
-    }
-
-
 def evaluate(folder, policy, grader, *flags):
     return run(
         folder,
@@ -185,7 +174,7 @@ def evaluate(folder, policy, grader, *flags):
 
 @pytest.mark.parametrize("mode", ["direct", "react"])
 def test_policy_and_grader_of_script_3_share_one_budget_and_resume_pays_for_nothing_twice(tmp_path, mode):
-    write(tmp_path / "test.jsonl", *(task(number) for number in range(16)))
+    write(tmp_path / "test.jsonl", *(numbered_task(number) for number in range(16)))
     flags = (f"--rollout_mode={mode}", "--eval_price_in=10", "--eval_price_out=20")
     flags += ("--grader_price_in=30", "--grader_price_out=40")
 

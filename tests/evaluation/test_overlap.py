@@ -10,22 +10,11 @@ from pathlib import Path
 
 import pytest
 from fault_server import GOOD, HANG, Fault, FaultServer, http_error
+from step_three import numbered_task
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = ROOT / "tuner" / "learn_to_ask" / "data_prepare" / "3_rollout_then_evaluate.py"
 GRADE = "<think>fits</think><format_score>1.0</format_score><content_score>0.5</content_score>"
-
-
-def task(number):
-    """Every fourth is to be stopped at, which costs no grading."""
-    return {
-        "cid": f"{number}_0",
-        "session_id": str(number),
-        "diagn": "Cold",
-        "messages": [{"role": "user", "content": f"patient {number}"}],
-        "decision_truth": "stop" if number % 4 == 3 else "continue",
-        "info_truth": "symptom: cough",
-    }
 
 
 def rollout(messages):
@@ -75,7 +64,7 @@ def start(folder, *servers_and_flags):
 
 
 def write(folder, count):
-    (folder / "test.jsonl").write_text("".join(json.dumps(task(number)) + "\n" for number in range(count)))
+    (folder / "test.jsonl").write_text("".join(json.dumps(numbered_task(number)) + "\n" for number in range(count)))
 
 
 def read(file):

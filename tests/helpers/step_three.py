@@ -64,3 +64,15 @@ def run_evaluation(files, grader=good_grader, **overrides):
 
 def records(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def numbered_task(number):
+    """Every fourth is to be stopped at, which costs no grading."""
+    return {
+        "cid": f"{number}_0",
+        "session_id": str(number),
+        "diagn": "Cold",
+        "messages": [{"role": "user", "content": f"patient {number}"}],
+        "decision_truth": "stop" if number % 4 == 3 else "continue",
+        "info_truth": "symptom: cough",
+    }
